@@ -1,0 +1,25 @@
+"""Kullback-Leibler divergence with the meaning of ``keras.losses.KLDivergence``, on NumPy arrays."""
+
+import os as _os
+
+from kldiv_fast import _core
+from kldiv_fast._core import __version__, available_isas, current_isa
+from kldiv_fast._kl import DOC as _DOC
+from kldiv_fast._kl import get_num_threads, set_num_threads
+from kldiv_fast._kl import kl as _kl
+
+__all__ = ["available_isas", "current_isa", "get_num_threads", "kl", "set_num_threads"]
+
+kl = _core.with_fast_path(_kl, _DOC)
+
+
+def _force_isa(name: str) -> None:
+    if not _core.select_isa(name):
+        raise ImportError(
+            f"KLDIV_FAST_ISA is {name!r}, which this machine can't run; "
+            f"expected one of: {', '.join(available_isas())}"
+        )
+
+
+if _os.environ.get("KLDIV_FAST_ISA"):
+    _force_isa(_os.environ["KLDIV_FAST_ISA"])

@@ -1,0 +1,481 @@
+"""The Python face of :func:`kldiv_fast.kl`: it coerces, checks and words the errors.
+
+``kldiv_fast.kl`` itself is a C function that answers the plainest calls and hands all others to :func:`kl` here.
+What happens, in order: arrays in (:func:`_as_array`), one rank (:func:`_match_ranks`), class axes last
+(:func:`_classes_last`), weights beside the rows (:func:`_attach_weights`), the core, and the normaliser
+(:func:`_divisor`).
+"""
+
+import math
+import operator
+from typing import NamedTuple
+
+import numpy as np
+
+from kldiv_fast import _core
+
+REDUCTIONS = (
+    "sum_over_batch_size",
+    "mean",
+    "mean_with_sample_weight",
+    "batchmean",
+    "sum",
+    "none",
+    None,
+)
+
+
+class _Weights(NamedTuple):
+    """``sample_weight`` and ``mask`` once they stand beside the rows."""
+
+    weight: np.ndarray | None  # float32 or float64
+    mask: np.ndarray | None  # bool
+    scale: float  # Keras gives unmasked rows the weight total/valid in a mean
+
+
+def kl(
+    y_true,
+    y_pred,
+    *,
+    axis=-1,
+    epsilon=1e-7,
+    reduction="mean",
+    sample_weight=None,
+    mask=None,
+    out=None,
+    num_threads=None,
+):
+    # Documented below, in DOC.
+    _check_reduction(reduction)
+    epsilon = _check_epsilon(epsilon)
+    threads = 0 if num_threads is None else _check_threads(num_threads, "num_threads")
+
+    pred = _as_array(y_pred, "y_pred")
+    true = _as_array(y_true, "y_true")
+    if not isinstance(y_pred, np.ndarray) and _is_sequence(y_pred):
+        pred = pred.astype(np.float64)
+    if _is_sequence(y_true) and _is_float(pred.dtype):
+        true = true.astype(pred.dtype)  # a list follows y_pred's type, as in Keras
+    dtype = _result_dtype(true.dtype, pred.dtype)
+
+    true, pred = _match_ranks(true, pred)
+    shape = _broadcast_shape(true, pred)
+    axes = _check_axes(axis, len(shape))
+    true, pred = _classes_last(true, len(shape), axes), _classes_last(pred, len(shape), axes)
+    rows = tuple(n for i, n in enumerate(shape) if i not in axes)
+
+    weights = _Weights(None, None, 1.0)
+    if sample_weight is not None or mask is not None:
+        weights = _read_weights(sample_weight, mask, reduction)
+        true, pred, rows, weights = _attach_weights(true, pred, rows, weights)
+
+    def run(target):
+        return _core.run(
+            true, pred, len(axes), rows, weights.weight, weights.mask, target, epsilon, threads
+        )
+
+    if reduction is None or reduction == "none":
+        return _rows(run, rows, dtype, out, (true, pred, weights.weight, weights.mask))
+    if out is not None:
+        raise ValueError(f"out is for reduction='none' alone, not for reduction={reduction!r}")
+    total = run(None)
+    divisor = _divisor(reduction, rows, weights)
+    return dtype.type(total * weights.scale / divisor if divisor else 0.0)
+
+
+def set_num_threads(n):
+    """Set how many threads a call of :func:`kl` may use.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1. It never exceeds what OpenMP allows (``OMP_NUM_THREADS``, ``threadpoolctl``).
+        None gives the choice back to OpenMP.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is no integer, or below 1.
+
+    Examples
+    --------
+    >>> import kldiv_fast
+    >>> kldiv_fast.set_num_threads(1)
+    >>> kldiv_fast.get_num_threads()
+    1
+    >>> kldiv_fast.set_num_threads(None)
+    """
+    _core.set_num_threads(0 if n is None else _check_threads(n, "n"))
+
+
+def get_num_threads():
+    """Threads that a large call of :func:`kl` uses when it names no number.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import kldiv_fast
+    >>> kldiv_fast.get_num_threads() >= 1
+    True
+    """
+    return _core.get_num_threads()
+
+
+# ---- one value each ----
+
+
+def _check_reduction(reduction):
+    if not (reduction is None or isinstance(reduction, str)) or reduction not in REDUCTIONS:
+        raise ValueError(
+            f"reduction is {reduction!r}; expected one of: {', '.join(map(repr, REDUCTIONS))}"
+        )
+
+
+def _check_epsilon(epsilon):
+    if epsilon is None:
+        return None
+    if isinstance(epsilon, (bool, str, bytes)):
+        raise TypeError(f"epsilon is {epsilon!r}; expected a number in [0, 1), or None")
+    try:
+        value = float(epsilon)
+    except TypeError:
+        raise TypeError(
+            f"epsilon is of type {type(epsilon).__name__}; expected a number in [0, 1), or None"
+        ) from None
+    if not 0 <= value < 1:
+        raise ValueError(f"epsilon is {epsilon!r}; expected a number in [0, 1), or None")
+    return value
+
+
+def _check_threads(n, name):
+    try:
+        value = operator.index(n)
+    except TypeError:
+        raise TypeError(
+            f"{name} is of type {type(n).__name__}; expected an integer of at least 1, or None"
+        ) from None
+    if value < 1 or isinstance(n, bool):
+        raise ValueError(f"{name} is {n!r}; expected an integer of at least 1, or None")
+    return min(value, 2**31 - 1)
+
+
+def _check_axes(axis, ndim):
+    """Class axes, none negative, in ascending order."""
+    try:
+        given = (operator.index(axis),) if not isinstance(axis, (tuple, list)) else axis
+        given = tuple(operator.index(a) for a in given)
+    except TypeError:
+        raise TypeError(f"axis is {axis!r}; expected an int or a tuple of ints") from None
+    if not given:
+        raise ValueError("axis is empty; expected an int or a tuple of at least one int")
+    if ndim == 0:  # a 0-d input is one row of one class
+        if given in ((-1,), (0,)):
+            return ()
+        raise ValueError(f"axis is {axis!r}, out of range for 0-d inputs; expected -1 or 0")
+    for a in given:
+        if not -ndim <= a < ndim:
+            raise ValueError(
+                f"axis is {axis!r}, out of range for inputs of {ndim} axes; "
+                f"expected {-ndim} to {ndim - 1}"
+            )
+    axes = tuple(sorted(a % ndim for a in given))
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axis is {axis!r}, which names an axis twice")
+    return axes
+
+
+# ---- arrays ----
+
+
+def _is_sequence(x):
+    return isinstance(x, (list, tuple, int, float, bool))
+
+
+def _is_float(dtype):
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _result_dtype(true, pred):
+    """float64 if either is, or if y_pred is no float; else float32. Integers in y_true follow."""
+    wide = not _is_float(pred) or "float64" in (true.name, pred.name)
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def _refuse(name, what, expected):
+    raise TypeError(f"{name} is {what}; expected {expected}")
+
+
+def _as_array(x, name):
+    """`x` as an ndarray, without a copy where it has a buffer, of a dtype that the core reads."""
+    if isinstance(x, np.ma.MaskedArray):
+        _refuse(
+            name,
+            "a masked array",
+            f"a plain array: use {name}.filled(...), and the argument mask to leave rows out",
+        )
+    if not isinstance(x, np.ndarray):
+        x = _from_foreign(x, name)
+    dtype = x.dtype
+    readable = dtype.kind in "biu" or dtype.name in ("float16", "float32", "float64", "bfloat16")
+    if not readable:
+        _refuse(
+            name,
+            f"of dtype {dtype}",
+            "float16, bfloat16, float32, float64, an integer type or bool: convert it with astype",
+        )
+    return np.asarray(x)
+
+
+def _from_foreign(x, name):
+    if getattr(x, "requires_grad", False) is True:
+        _refuse(name, "a tensor that requires a gradient", f"a detached one: {name}.detach()")
+    if _device_type(x) != _DLPACK_CPU:
+        _refuse(name, "a tensor that is not in the CPU's memory", f"one that is: {name}.cpu()")
+    try:
+        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+            return np.from_dlpack(x)
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a regular array: {error}") from error
+    except (TypeError, RuntimeError, BufferError) as error:
+        raise TypeError(
+            f"{name} is of type {type(x).__name__}, which NumPy can't read ({error}); "
+            "expected an array"
+        ) from error
+
+
+_DLPACK_CPU = 1
+
+
+def _device_type(x):
+    """DLPack's number for where `x` lives; the CPU's for what has no such thing as a device."""
+    query = getattr(x, "__dlpack_device__", None)
+    return _DLPACK_CPU if query is None else int(query()[0])
+
+
+def _same_rank(a, b, a_shape, b_shape):
+    """Keras's squeeze_or_expand_to_same_rank, for things that can be indexed.
+
+    Ranks that differ by one, the longer one ending in an axis of length 1: a shorter one of rank 1
+    gets such an axis too, otherwise the longer one loses it.
+    """
+    if abs(len(a_shape) - len(b_shape)) != 1:
+        return a, b
+    if len(a_shape) < len(b_shape):
+        b, a = _same_rank(b, a, b_shape, a_shape)
+    elif a_shape[-1] == 1:
+        if len(b_shape) == 1:
+            b = b[..., np.newaxis]
+        else:
+            a = a[..., 0]
+    return a, b
+
+
+def _match_ranks(true, pred):
+    return _same_rank(true, pred, true.shape, pred.shape)
+
+
+def _broadcast_shape(true, pred):
+    try:
+        return np.broadcast_shapes(true.shape, pred.shape)
+    except ValueError:
+        raise ValueError(
+            f"y_true has shape {true.shape}, which does not broadcast with y_pred's {pred.shape}"
+        ) from None
+
+
+def _classes_last(x, ndim, axes):
+    x = x.reshape((1,) * (ndim - x.ndim) + x.shape) if x.ndim < ndim else x
+    if axes == tuple(range(ndim - len(axes), ndim)):
+        return x
+    return x.transpose([i for i in range(ndim) if i not in axes] + list(axes))
+
+
+# ---- weights and masks ----
+
+
+def _read_weights(sample_weight, mask, reduction):
+    weight, scale = None, 1.0
+    if sample_weight is not None:
+        weight = _as_array(sample_weight, "sample_weight")
+        if weight.dtype not in (np.float32, np.float64) or not weight.flags.aligned:
+            weight = weight.astype(np.float64)
+    if mask is not None:
+        mask = _as_array(mask, "mask")
+        if mask.dtype.kind not in "biu":
+            _refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+        mask = mask.astype(bool, copy=False)
+        if reduction in ("mean", "sum_over_batch_size"):
+            valid = np.count_nonzero(mask)
+            scale = mask.size / valid if valid else 0.0
+        if weight is not None:
+            mask, weight = _same_rank(mask, weight, mask.shape, weight.shape)
+            try:
+                np.broadcast_shapes(mask.shape, weight.shape)
+            except ValueError:
+                raise ValueError(
+                    f"mask has shape {mask.shape}, which does not broadcast with "
+                    f"sample_weight's {weight.shape}"
+                ) from None
+    return _Weights(weight, mask, scale)
+
+
+def _attach_weights(true, pred, rows, weights):
+    """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
+    given = [x for x in (weights.weight, weights.mask) if x is not None]
+    shape = np.broadcast_shapes(*(x.shape for x in given))
+    names = "sample_weight" if weights.mask is None else "mask"
+    names = "sample_weight and mask" if len(given) == 2 else names
+    if len(rows) == len(shape) + 1 and rows[-1] == 1:
+        if len(shape) == 1:
+            given = [x[..., np.newaxis] for x in given]
+        else:
+            last = len(rows) - 1
+            true, pred, rows = _drop_axis(true, last), _drop_axis(pred, last), rows[:-1]
+    elif len(shape) == len(rows) + 1 and shape[-1] == 1:
+        if len(rows) == 1:
+            true, pred, rows = np.expand_dims(true, 1), np.expand_dims(pred, 1), (*rows, 1)
+        else:
+            given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
+    try:
+        rows = np.broadcast_shapes(rows, *(x.shape for x in given))
+    except ValueError:
+        raise ValueError(
+            f"{names} has shape {shape}, which does not broadcast with the rows' shape {rows}"
+        ) from None
+    weight = given.pop(0) if weights.weight is not None else None
+    return true, pred, rows, _Weights(weight, given[0] if given else None, weights.scale)
+
+
+def _drop_axis(x, axis):
+    return x[(slice(None),) * axis + (0,)]
+
+
+def _divisor(reduction, rows, weights):
+    if reduction == "sum":
+        return 1
+    if reduction == "batchmean":
+        return rows[0] if rows else 1
+    if reduction == "mean_with_sample_weight" and rows and weights != (None, None, 1.0):
+        return _sum_of_weights(weights)
+    return math.prod(rows)
+
+
+def _sum_of_weights(weights):
+    """Keras's divisor: the sum over sample_weight times mask, before they broadcast with the rows."""
+    if weights.weight is None:
+        return np.count_nonzero(weights.mask)
+    if weights.mask is None:
+        return weights.weight.sum(dtype=np.float64)
+    return np.where(weights.mask, weights.weight, 0).sum(dtype=np.float64)
+
+
+# ---- rows ----
+
+
+def _rows(run, shape, dtype, out, inputs):
+    """Every row's value, in a new array (a scalar for one row) or in `out`."""
+    if out is None:
+        values = np.empty(shape, dtype)
+        run(values)
+        return values[()]
+    _check_out(out, shape, dtype)
+    if any(x is not None and np.may_share_memory(out, x) for x in inputs) or not out.flags.aligned:
+        values = np.empty(shape, dtype)
+        run(values)
+        out[...] = values
+    else:
+        run(out)
+    return out
+
+
+def _check_out(out, shape, dtype):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is of type {type(out).__name__}; expected a NumPy array")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}; expected {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}; expected {shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; expected an array that can be written to")
+
+
+# The docstring of kldiv_fast.kl. Its first line is the signature, in the form that inspect.signature reads.
+DOC = """\
+kl(y_true, y_pred, *, axis=-1, epsilon=1e-07, reduction='mean', sample_weight=None, mask=None, \
+out=None, num_threads=None)
+--
+
+Kullback-Leibler divergence of probability distributions, in nats.
+
+With the meaning of ``keras.losses.KLDivergence`` [1]_::
+
+    t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
+    row = sum over `axis` of  t * log(t / p)
+    result = reduction over the rows of  sample_weight * row
+
+Parameters
+----------
+y_true, y_pred : array_like, of shapes (..., classes) that broadcast
+    The distributions. float16, bfloat16 (``ml_dtypes``), float32 and float64 arrays are read in
+    place, whatever their strides; integers, bools and foreign byte orders are converted a block at
+    a time. CPU tensors of PyTorch, TensorFlow and JAX, pandas frames and lists are accepted.
+    A 0-d or 1-d input is one row.
+axis : int or tuple of int, default -1
+    The class axes, of the shape that the two broadcast to.
+epsilon : float in [0, 1) or None, default 1e-7
+    Lower bound of the clip. None: no clip, and the meaning of ``scipy.special.rel_entr`` summed
+    over `axis`: 0 log(0/q) is 0, a positive over 0 is inf, a negative is inf. With 0 the two are
+    clipped to [0, 1] and zeros have that meaning too.
+reduction : str or None, default "mean"
+    "mean" or "sum_over_batch_size": the sum over the number of rows. "sum". "none" or None: every
+    row's value. "mean_with_sample_weight": the sum over the sum of the weights. "batchmean": the
+    sum over the length of the first batch axis, as in PyTorch. A mean over nothing is 0.
+sample_weight : array_like, optional
+    A weight for each row, of a shape that broadcasts with the rows. As in Keras, ranks that differ
+    by one trailing axis of length 1 are made equal first.
+mask : array_like of bool or integers, optional
+    False (0) where a row counts as 0 and is not read. A mean is then over the rows that count.
+out : ndarray, optional
+    With ``reduction="none"``: where to write the rows, of the result's shape and dtype. It may
+    overlap the inputs. Its content is undefined after an interrupt (Ctrl-C).
+num_threads : int, optional
+    At least 1. Default: :func:`get_num_threads`. The result does not depend on it.
+
+Returns
+-------
+numpy.float32 or numpy.float64, or an ndarray of it with ``reduction="none"``
+    float64 if `y_pred` is float64, an integer array or a list, or if `y_true` is a float64 array;
+    otherwise float32.
+
+Raises
+------
+ValueError
+    If shapes do not broadcast, or an argument has a value that is not in its range.
+TypeError
+    If an argument is of a type or dtype that is not among those above.
+
+Notes
+-----
+The quotient t/p is never rounded: its logarithm comes from the exact difference of the two, so that
+distributions that nearly agree keep their digits. Sums are carried in float64. The result has the
+same bits for any number of threads, on AVX2, AVX-512 and NEON.
+
+References
+----------
+.. [1] https://keras.io/api/losses/probabilistic_losses/#kldivergence-class
+
+Examples
+--------
+>>> import numpy as np
+>>> from kldiv_fast import kl
+>>> y_true = np.array([[0, 1], [0, 0]], dtype=np.float32)
+>>> y_pred = np.array([[0.6, 0.4], [0.4, 0.6]], dtype=np.float32)
+>>> print(f"{kl(y_true, y_pred):.6f}")
+0.458143
+>>> kl(y_true, y_pred, reduction="none").shape
+(2,)
+"""

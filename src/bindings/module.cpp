@@ -1,0 +1,304 @@
+// The wall between Python and the core: arrays in, values out, nothing is computed here. Python
+// (python/kldiv_fast/_kl.py) coerces and words the errors; this file checks again every fact that memory safety rests on.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <climits>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "kldiv.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// Below this many elements (some 4 us of work) handing the GIL over costs more than it gives.
+constexpr int64_t kReleaseGil = int64_t{1} << 15;
+
+// The core's poll: take the GIL back for a moment and let Python handle Ctrl-C.
+int check_signals(void *data) {
+    PyThreadState *&state = *static_cast<PyThreadState **>(data);
+    PyEval_RestoreThread(state);
+    const int raised = PyErr_CheckSignals();
+    state = PyEval_SaveThread();
+    return raised;
+}
+
+kldiv_dtype dtype_of(const py::dtype &dtype) {
+    const char kind = dtype.kind();
+    const auto size = dtype.itemsize();
+    if (kind == 'f' && size == 4) return KLDIV_FLOAT32;
+    if (kind == 'f' && size == 8) return KLDIV_FLOAT64;
+    if (kind == 'f' && size == 2) return KLDIV_FLOAT16;
+    if (kind == 'b') return KLDIV_BOOL;
+    if (kind == 'i' || kind == 'u') {
+        const bool is_unsigned = kind == 'u';
+        if (size == 1) return is_unsigned ? KLDIV_UINT8 : KLDIV_INT8;
+        if (size == 2) return is_unsigned ? KLDIV_UINT16 : KLDIV_INT16;
+        if (size == 4) return is_unsigned ? KLDIV_UINT32 : KLDIV_INT32;
+        if (size == 8) return is_unsigned ? KLDIV_UINT64 : KLDIV_INT64;
+    }
+    if (size == 2 && dtype.attr("name").cast<std::string>() == "bfloat16") return KLDIV_BFLOAT16;
+    throw py::type_error("dtype " + py::str(dtype).cast<std::string>() + " is not one that the core reads");
+}
+
+bool is_foreign(const py::dtype &dtype) {
+    const char order = dtype.byteorder();
+    const uint16_t probe = 1;
+    const bool little = *reinterpret_cast<const unsigned char *>(&probe) == 1;
+    return order == (little ? '>' : '<');
+}
+
+kldiv_array describe(const py::array &array) {
+    const py::dtype dtype = array.dtype();
+    return {array.data(), dtype_of(dtype), is_foreign(dtype)};
+}
+
+// Bytes from one element to the next along an axis of `shape`, the array's axes standing at its end; 0: broadcast.
+int64_t stride_along(const py::array &array, int axis, int ndim, int64_t extent, const char *name) {
+    const int own = axis - (ndim - static_cast<int>(array.ndim()));
+    if (own < 0) return 0;
+    if (array.shape(own) == extent) return extent == 1 ? 0 : array.strides(own);
+    if (array.shape(own) != 1) throw py::value_error(std::string(name) + " does not broadcast with the other arrays");
+    return 0;
+}
+
+void require_rank(const py::array &array, int most, const char *name) {
+    if (array.ndim() > most) throw py::value_error(std::string(name) + " has too many axes");
+}
+
+bool is_plain_float(const py::array &array) {
+    const py::dtype dtype = array.dtype();
+    return dtype.kind() == 'f' && (dtype.itemsize() == 4 || dtype.itemsize() == 8) && !is_foreign(dtype) &&
+           py::detail::check_flags(array.ptr(), py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+}
+
+void raise_status(kldiv_status status) {
+    if (status == KLDIV_INTERRUPTED) throw py::error_already_set();
+    if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
+}
+
+// y_true and y_pred: of one rank, batch axes first, then class_ndim class axes. batch_shape: of the rows, after
+// broadcasting with weight and mask. Returns the sum of the rows, or None with `out`.
+py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim, const py::tuple &batch_shape,
+               const std::optional<py::array> &weight, const std::optional<py::array> &mask,
+               std::optional<py::array> out, std::optional<double> epsilon, int num_threads) {
+    const int batch_ndim = static_cast<int>(batch_shape.size());
+    const int ndim = batch_ndim + class_ndim;
+    if (class_ndim < 0 || batch_ndim > KLDIV_MAX_AXES || class_ndim > KLDIV_MAX_AXES) throw py::value_error("too many axes");
+    if (y_true.ndim() < class_ndim || y_pred.ndim() < class_ndim) throw py::value_error("too few axes");
+    require_rank(y_true, ndim, "y_true");
+    require_rank(y_pred, ndim, "y_pred");
+
+    kldiv_problem problem{};
+    problem.batch_ndim = batch_ndim;
+    problem.class_ndim = class_ndim;
+    problem.y_true = describe(y_true);
+    problem.y_pred = describe(y_pred);
+    problem.clip = epsilon.has_value();
+    problem.epsilon = epsilon.value_or(0);
+    if (!(problem.epsilon >= 0 && problem.epsilon < 1)) throw py::value_error("epsilon must lie in [0, 1)");
+    problem.num_threads = num_threads;
+
+    int64_t elements = 1;
+    for (int i = 0; i < ndim; ++i) {
+        kldiv_axis &axis = i < batch_ndim ? problem.batch[i] : problem.classes[i - batch_ndim];
+        axis.extent = i < batch_ndim ? batch_shape[i].cast<int64_t>()
+                                     : std::max<int64_t>(y_true.shape(y_true.ndim() - ndim + i),
+                                                         y_pred.shape(y_pred.ndim() - ndim + i));
+        if (i >= batch_ndim && (y_true.shape(y_true.ndim() - ndim + i) == 0 || y_pred.shape(y_pred.ndim() - ndim + i) == 0))
+            axis.extent = 0;
+        axis.y_true = stride_along(y_true, i, ndim, axis.extent, "y_true");
+        axis.y_pred = stride_along(y_pred, i, ndim, axis.extent, "y_pred");
+        if (axis.extent < 0 || __builtin_mul_overflow(elements, axis.extent, &elements))
+            throw py::value_error("too many elements");
+    }
+    if (weight) {
+        require_rank(*weight, batch_ndim, "sample_weight");
+        if (!is_plain_float(*weight)) throw py::type_error("sample_weight must be float32 or float64");
+        problem.weight = describe(*weight);
+    }
+    if (mask) {
+        require_rank(*mask, batch_ndim, "mask");
+        if (mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
+        problem.mask = static_cast<const uint8_t *>(mask->data());
+    }
+    if (out) {
+        if (!is_plain_float(*out)) throw py::type_error("out must be float32 or float64");
+        if (out->ndim() != batch_ndim) throw py::value_error("out has the wrong number of axes");
+        problem.out = out->mutable_data();
+        problem.out_dtype = describe(*out).dtype;
+    }
+    for (int i = 0; i < batch_ndim; ++i) {
+        kldiv_axis &axis = problem.batch[i];
+        if (weight) axis.weight = stride_along(*weight, i, batch_ndim, axis.extent, "sample_weight");
+        if (mask) axis.mask = stride_along(*mask, i, batch_ndim, axis.extent, "mask");
+        if (out) {
+            if (out->shape(i) != axis.extent) throw py::value_error("out has the wrong shape");
+            axis.out = out->strides(i);
+        }
+    }
+
+    double total = 0;
+    kldiv_status status;
+    if (elements < kReleaseGil) {
+        status = kldiv_run(&problem, &total);
+    } else {
+        PyThreadState *state = PyEval_SaveThread();
+        problem.poll = check_signals;
+        problem.poll_data = &state;
+        status = kldiv_run(&problem, &total);
+        PyEval_RestoreThread(state);
+    }
+    raise_status(status);
+    return out ? py::object(py::none()) : py::object(py::float_(total));
+}
+
+// ---- The fast path: two plain arrays and, perhaps, plain keywords. Everything else goes to Python, untouched. ----
+
+PyObject *general;                       // kldiv_fast._kl.kl
+PyObject *name_axis, *name_epsilon, *name_reduction, *name_sample_weight, *name_mask, *name_out, *name_num_threads;
+PyObject *value_mean, *value_sum, *value_sum_over_batch_size;
+
+struct Options {
+    double epsilon = 1e-7;
+    bool mean = true;
+    int num_threads = 0;
+};
+
+// False: not a plain keyword. Nothing here may raise: what is odd is for Python to judge.
+bool read_keyword(PyObject *name, PyObject *value, int ndim, Options &options) {
+    if (name == name_reduction) {
+        options.mean = value != value_sum;
+        return value == value_mean || value == value_sum || value == value_sum_over_batch_size;
+    }
+    if (name == name_axis) {
+        if (!PyLong_CheckExact(value)) return false;
+        int overflow = 0;
+        const long axis = PyLong_AsLongAndOverflow(value, &overflow);
+        return overflow == 0 && (axis == -1 || axis == ndim - 1);
+    }
+    if (name == name_epsilon) {
+        if (!PyFloat_CheckExact(value)) return false;
+        options.epsilon = PyFloat_AS_DOUBLE(value);
+        return options.epsilon >= 0 && options.epsilon < 1;
+    }
+    if (name == name_num_threads) {
+        if (value == Py_None) return true;
+        if (!PyLong_CheckExact(value)) return false;
+        int overflow = 0;
+        const long threads = PyLong_AsLongAndOverflow(value, &overflow);
+        options.num_threads = static_cast<int>(threads);
+        return overflow == 0 && threads >= 1 && threads <= INT_MAX;
+    }
+    return (name == name_sample_weight || name == name_mask || name == name_out) && value == Py_None;
+}
+
+bool is_plain_array(PyObject *object) {
+    constexpr int flags = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    return Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_ && py::detail::check_flags(object, flags);
+}
+
+PyObject *scalar(double value, bool is_float) {
+    if (is_float) return py::cast(py::numpy_scalar<float>(static_cast<float>(value))).release().ptr();
+    return py::cast(py::numpy_scalar<double>(value)).release().ptr();
+}
+
+// The result, or nullptr without an exception when the call is not plain, with one when it failed.
+PyObject *try_plain(PyObject *const *args, Py_ssize_t positional, PyObject *keywords) {
+    if (positional != 2 || !is_plain_array(args[0]) || !is_plain_array(args[1])) return nullptr;
+    const auto t = py::reinterpret_borrow<py::array>(args[0]);
+    const auto p = py::reinterpret_borrow<py::array>(args[1]);
+    const py::dtype dtype = t.dtype();
+    const int num = dtype.num();
+    const bool is_float = num == py::detail::npy_api::NPY_FLOAT_;
+    if (!is_float && num != py::detail::npy_api::NPY_DOUBLE_) return nullptr;
+    const int ndim = static_cast<int>(t.ndim());
+    if (p.dtype().num() != num || is_foreign(dtype) || is_foreign(p.dtype()) || ndim == 0 || p.ndim() != ndim) return nullptr;
+    int64_t n = 1;
+    for (int i = 0; i < ndim; ++i) {
+        if (t.shape(i) != p.shape(i)) return nullptr;
+        n *= t.shape(i);
+    }
+    if (n == 0) return nullptr;
+    Options options;
+    for (Py_ssize_t i = 0, count = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0; i < count; ++i)
+        if (!read_keyword(PyTuple_GET_ITEM(keywords, i), args[positional + i], ndim, options)) return nullptr;
+
+    const kldiv_dtype kind = is_float ? KLDIV_FLOAT32 : KLDIV_FLOAT64;
+    double total = 0;
+    kldiv_status status;
+    if (n < kReleaseGil) {
+        status = kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, nullptr, nullptr, &total);
+    } else {
+        PyThreadState *state = PyEval_SaveThread();
+        status = kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, check_signals, &state, &total);
+        PyEval_RestoreThread(state);
+    }
+    raise_status(status);
+    const int64_t rows = n / t.shape(ndim - 1);
+    return scalar(options.mean ? total / static_cast<double>(rows) : total, is_float);
+}
+
+PyObject *kl(PyObject *, PyObject *const *args, Py_ssize_t positional, PyObject *keywords) {
+    try {
+        PyObject *result = try_plain(args, positional, keywords);
+        if (result != nullptr || PyErr_Occurred()) return result;
+    } catch (py::error_already_set &error) {
+        error.restore();
+        return nullptr;
+    } catch (const std::bad_alloc &) {
+        return PyErr_NoMemory();
+    }
+    return PyObject_Vectorcall(general, args, static_cast<size_t>(positional), keywords);
+}
+
+PyObject *intern(const char *text) { return PyUnicode_InternFromString(text); }
+
+// The function that users call: `implementation` with a fast path before it, and its documentation.
+py::object with_fast_path(const py::function &implementation, const std::string &doc) {
+    general = py::object(implementation).release().ptr();
+    name_axis = intern("axis");
+    name_epsilon = intern("epsilon");
+    name_reduction = intern("reduction");
+    name_sample_weight = intern("sample_weight");
+    name_mask = intern("mask");
+    name_out = intern("out");
+    name_num_threads = intern("num_threads");
+    value_mean = intern("mean");
+    value_sum = intern("sum");
+    value_sum_over_batch_size = intern("sum_over_batch_size");
+
+    static std::string text;  // as long as the module, which is never unloaded
+    text = doc;
+    static PyMethodDef method = {"kl", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(kl)),
+                                 METH_FASTCALL | METH_KEYWORDS, nullptr};
+    method.ml_doc = text.c_str();
+    const py::str module("kldiv_fast");
+    return py::reinterpret_steal<py::object>(PyCFunction_NewEx(&method, nullptr, module.ptr()));
+}
+
+py::list available_isas() {
+    py::list names;
+    for (int i = 0; kldiv_isa_name(i) != nullptr; ++i) names.append(kldiv_isa_name(i));
+    return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+    m.attr("__version__") = KLDIV_FAST_VERSION;
+    m.def("run", &run, py::arg("y_true"), py::arg("y_pred"), py::arg("class_ndim"), py::arg("batch_shape"),
+          py::arg("weight"), py::arg("mask"), py::arg("out"), py::arg("epsilon"), py::arg("num_threads"));
+    m.def("with_fast_path", &with_fast_path);
+    m.def("available_isas", &available_isas);
+    m.def("current_isa", &kldiv_current_isa);
+    m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });
+    m.def("set_num_threads", &kldiv_set_num_threads);
+    m.def("get_num_threads", &kldiv_get_num_threads);
+}

@@ -1,0 +1,43 @@
+// The table that each ISA's object exports: operation x dtype. Included by kernel.cpp, dispatch and kldiv.cpp.
+#pragma once
+#include <cstdint>
+
+#include "kldiv.h"
+
+namespace kldiv {
+
+// A block of rows that the kernel reads in place: elements side by side in a row (or, for column_sums, along `cols`).
+struct Tile {
+    const char *t;
+    const char *p;
+    int64_t t_stride;  // bytes from one row to the next
+    int64_t p_stride;
+    int64_t rows;
+    int64_t cols;
+};
+
+struct Clip {
+    double low;
+    double high;
+};
+
+struct Operations {
+    // sums[r] = the sum of row r
+    void (*row_sums)(const Tile &, Clip, double *sums);
+    // sums[c] += the sum of column c
+    void (*column_sums)(const Tile &, Clip, double *sums);
+};
+
+// Kernel dtypes are the first four of kldiv_dtype, and index these tables.
+constexpr int kKernelDtypes = 4;
+
+struct Kernels {
+    Operations clipped[kKernelDtypes];  // needs a clip whose lower bound is a normal number
+    Operations general[kKernelDtypes];  // takes anything; the meaning of scipy.special.rel_entr
+};
+
+// A row is the sum, in order, of segments of this many elements: what is split or packed at multiples of it has the
+// same bits as what is read in one go.
+constexpr int64_t kSegment = 4096;
+
+}  // namespace kldiv

@@ -1,0 +1,95 @@
+// log(t/p) for positive t and p, written once over the vector classes of simd/. Included by kernel.cpp alone.
+//
+// The quotient t/p is never formed: rounding it is what costs every peer its digits when the two are nearly equal.
+//   1. The difference of the two bit patterns is log2(t/p) to within 0.09, in units of the exponent field. Rounded to
+//      a whole exponent it is e, and an integer subtraction gives t' = t * 2^-e, exactly, with t'/p in [2/3, 3/2].
+//   2. t' - p is exact (Sterbenz' lemma), so S = (t' - p) / ((t' + p)/2) carries two roundings and no cancellation.
+//   3. log(t'/p) = 2 atanh(S/2) = S + S z Q(z), z = S*S in [0, 0.16].
+//   4. log(t/p) = e ln2 + log(t'/p).
+// There is no table and no branch, and every step is a correctly rounded operation: all ISAs with FMA give the same bits.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace kldiv {
+namespace {
+
+constexpr float kInfinity = HUGE_VALF;
+
+// Coefficients of Q, lowest first: tools/make_coefficients.py.
+inline VecF32 atanh_polynomial(VecF32 z) {
+    VecF32 q = VecF32::fma(z, VecF32::splat(0x1.36e09p-9f), VecF32::splat(0x1.992b42p-7f));
+    return VecF32::fma(q, z, VecF32::splat(0x1.5555b4p-4f));
+}
+
+inline VecF64 atanh_polynomial(VecF64 z) {
+    constexpr double c[] = {0x1.555555555554fp-4, 0x1.999999999c0cdp-7, 0x1.24924921ee414p-9, 0x1.c71c748716b31p-12, 0x1.745c4cdb1238ap-14, 0x1.3b358064c8987p-16, 0x1.0dcfc38d2a632p-18, 0x1.1b65975ab1be0p-20};
+    VecF64 q = VecF64::splat(c[7]);
+    for (int k = 6; k >= 0; --k) q = VecF64::fma(q, z, VecF64::splat(c[k]));
+    return q;
+}
+
+// log(t/p) + extra ln2; `extra` counts in V::exponent_unit.
+template <class V>
+inline V log_ratio_scaled(V t, V p, V extra) {
+    using Bits = decltype(V::bits(t));
+    using Word = typename V::Word;
+    const Bits half = V::splat_bits(Word{1} << (V::mantissa_bits - 1));
+    const Bits whole = V::splat_bits(~((Word{1} << V::mantissa_bits) - 1));
+    const Bits e = V::and_bits(V::add_bits(V::sub_bits(V::bits(t), V::bits(p)), half), whole);
+    const V t_near = V::from_bits(V::sub_bits(V::bits(t), e));
+
+    const V difference = V::sub(t_near, p);
+    const V mean = V::fma(difference, V::splat(-0.5), t_near);
+    const V s = V::div(difference, mean);
+    const V z = V::mul(s, s);
+    const V log_near = V::fma(V::mul(s, z), atanh_polynomial(z), s);
+
+    constexpr double ln2 = 0x1.62e42fefa39efp-1;
+    const V exponent = V::add(V::exponent_to_float(e), extra);
+    return V::fma(exponent, V::splat(static_cast<typename V::Element>(ln2 / V::exponent_unit)), log_near);
+}
+
+// For t and p normal: what a clip to [epsilon, 1] leaves when epsilon is normal.
+template <class V>
+inline V log_ratio(V t, V p) {
+    return log_ratio_scaled(t, p, V::splat(0));
+}
+
+// x moved away from both ends of its format's range; `shift` gathers what that did to log2(x).
+template <class V>
+inline V towards_one(V x, double low, double high, double scale, double log2_scale, V &shift) {
+    const V small = V::select(V::less(x, V::splat(low)), V::splat(1), V::splat(0));
+    const V large = V::select(V::less(V::splat(high), x), V::splat(1), V::splat(0));
+    const V scaled_up = V::select(V::less(x, V::splat(low)), V::mul(x, V::splat(scale)), x);
+    const V unit = V::splat(static_cast<typename V::Element>(log2_scale * V::exponent_unit));
+    shift = V::mul(V::sub(large, small), unit);
+    return V::select(V::less(V::splat(high), x), V::mul(x, V::splat(1 / scale)), scaled_up);
+}
+
+inline VecF32 towards_one(VecF32 x, VecF32 &shift) { return towards_one(x, 0x1p-90, 0x1p90, 0x1p48, 48, shift); }
+inline VecF64 towards_one(VecF64 x, VecF64 &shift) { return towards_one(x, 0x1p-900, 0x1p900, 0x1p400, 400, shift); }
+
+// t log(t/p) for any t and p at all, with the meaning of scipy.special.rel_entr.
+template <class V>
+inline V relative_entropy(V t, V p) {
+    const V zero = V::splat(0);
+    const V infinity = V::splat(kInfinity);
+    V t_shift, p_shift;
+    const V t_safe = towards_one(t, t_shift);
+    const V p_safe = towards_one(p, p_shift);
+    const V regular = V::mul(t, log_ratio_scaled(t_safe, p_safe, V::sub(t_shift, p_shift)));
+
+    const auto t_positive = V::less(zero, t);
+    const auto p_not_negative = V::select(V::less(p, zero), zero, V::splat(1));
+    V r = infinity;  // what is left: a negative, or positive over zero
+    r = V::select(V::both(V::equal(t, zero), V::equal(p_not_negative, V::splat(1))), zero, r);
+    r = V::select(V::both(t_positive, V::less(zero, p)), regular, r);
+    const auto finite_over_infinity = V::both(V::both(t_positive, V::less(t, infinity)), V::equal(p, infinity));
+    r = V::select(finite_over_infinity, V::sub(zero, infinity), r);
+    return V::select(V::unordered(t, p), V::add(t, p), r);
+}
+
+}  // namespace
+}  // namespace kldiv
