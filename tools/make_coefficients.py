@@ -38,7 +38,7 @@ def remez(degree):
             rhs[i] = q_exact(z)
         coefficients = list(lu_solve(system, rhs))[: degree + 1]
 
-        def error(z):
+        def error(z, coefficients=coefficients):
             return (polyval(coefficients[::-1], z) - q_exact(z)) * weight(z)
 
         grid = [Z_MAX * i / 1500 for i in range(1, 1501)]

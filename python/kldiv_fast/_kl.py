@@ -251,9 +251,12 @@ _DLPACK_CPU = 1
 
 
 def _device_type(x):
-    """DLPack's number for where `x` lives; the CPU's for what has no such thing as a device."""
+    """DLPack's number for where `x` lives; the CPU's for what knows no devices."""
     query = getattr(x, "__dlpack_device__", None)
-    return _DLPACK_CPU if query is None else int(query()[0])
+    try:
+        return _DLPACK_CPU if query is None else int(query()[0])
+    except (ValueError, BufferError):  # PyTorch's way to say that DLPack knows no such device
+        return None
 
 
 def _same_rank(a, b, a_shape, b_shape):
@@ -359,7 +362,8 @@ def _divisor(reduction, rows, weights):
         return 1
     if reduction == "batchmean":
         return rows[0] if rows else 1
-    if reduction == "mean_with_sample_weight" and rows and weights != (None, None, 1.0):
+    weighted = weights.weight is not None or weights.mask is not None
+    if reduction == "mean_with_sample_weight" and rows and weighted:
         return _sum_of_weights(weights)
     return math.prod(rows)
 

@@ -1,0 +1,116 @@
+"""The package around the function: documentation, signature, environment, interrupts, forks, symbols."""
+
+import doctest
+import inspect
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import kldiv_fast
+import numpy as np
+import pytest
+from kldiv_fast import _kl
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_signature_is_that_of_the_implementation():
+    assert inspect.signature(kldiv_fast.kl) == inspect.signature(_kl.kl)
+    assert "Kullback-Leibler" in kldiv_fast.kl.__doc__
+    assert pickle.loads(pickle.dumps(kldiv_fast.kl)) is kldiv_fast.kl
+
+
+@pytest.mark.parametrize("name", kldiv_fast.__all__)
+def test_examples_in_docstrings(name):
+    doc = getattr(kldiv_fast, name).__doc__
+    test = doctest.DocTestParser().get_doctest(doc, {}, name, None, None)
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize("isa", kldiv_fast.available_isas())
+def test_forced_isa(isa):
+    done = run_python("import kldiv_fast; print(kldiv_fast.current_isa())", KLDIV_FAST_ISA=isa)
+    assert done.stdout.strip() == isa
+
+
+def test_isa_that_cannot_run():
+    done = run_python("import kldiv_fast", KLDIV_FAST_ISA="vax")
+    assert done.returncode == 1
+    assert "KLDIV_FAST_ISA is 'vax'" in done.stderr.splitlines()[-1]
+
+
+def test_import_needs_numpy_alone():
+    code = "import sys, numpy; a=set(sys.modules); import kldiv_fast; print(*set(sys.modules) - a)"
+    new = run_python(code).stdout.split()
+    assert [name for name in new if not name.startswith("kldiv_fast")] == []
+
+
+def test_omp_num_threads_is_honoured():
+    code = "import kldiv_fast; print(kldiv_fast.get_num_threads())"
+    assert run_python(code, OMP_NUM_THREADS="3").stdout.strip() == "3"
+
+
+def test_set_num_threads():
+    code = (
+        "import kldiv_fast as k; k.set_num_threads(2); print(k.get_num_threads());"
+        "k.set_num_threads(9); print(k.get_num_threads()); k.set_num_threads(None);"
+        "print(k.get_num_threads())"
+    )
+    assert run_python(code, OMP_NUM_THREADS="4").stdout.split() == ["2", "4", "4"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_interrupt(reduction):
+    """Ctrl-C ends a call over a view of 10^11 elements, and the next call works."""
+    row = np.full(1000, 0.001, np.float32)
+    view = np.broadcast_to(row, (100_000_000, 1000))
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    out = np.empty(len(view), np.float32) if reduction == "none" else None
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        kldiv_fast.kl(view, view, reduction=reduction, out=out)
+    assert time.monotonic() - start < 5
+    assert kldiv_fast.kl(row, row) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_fork_after_threads():
+    code = """
+import os, warnings, numpy as np, kldiv_fast
+warnings.simplefilter("ignore")
+x = np.full((2000, 1000), 0.001, np.float32)
+expected = kldiv_fast.kl(x, x * 2)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if kldiv_fast.kl(x, x * 2) == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+print(kldiv_fast.kl(x, x * 2) == expected)
+"""
+    assert run_python(code, OMP_NUM_THREADS="2").stdout.strip() == "True"
+
+
+def test_many_python_threads(rng):
+    x, y = rng.random((200, 1000), np.float32), rng.random((200, 1000), np.float32)
+    expected = kldiv_fast.kl(x, y, reduction="none")
+    outs = [np.empty(200, np.float32) for _ in range(16)]
+
+    def work(out):
+        for _ in range(20):
+            kldiv_fast.kl(x, y, reduction="none", out=out)
+
+    threads = [threading.Thread(target=work, args=[out]) for out in outs]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    for out in outs:
+        np.testing.assert_array_equal(out, expected)
