@@ -2,16 +2,14 @@
 
 import os as _os
 
-from kldiv_fast import _core
+from kldiv_fast import _core, _kl
 from kldiv_fast._core import __version__ as __version__
 from kldiv_fast._core import available_isas, current_isa
-from kldiv_fast._kl import DOC as _DOC
 from kldiv_fast._kl import get_num_threads, set_num_threads
-from kldiv_fast._kl import kl as _kl
 
 __all__ = ["available_isas", "current_isa", "get_num_threads", "kl", "set_num_threads"]
 
-kl = _core.with_fast_path(_kl, _DOC)
+kl = _core.with_fast_path(_kl.kl, _kl.DOC)
 
 
 def _force_isa(name: str) -> None:
