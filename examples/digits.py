@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from kldiv_fast._demo import digits_predictions
 
 

@@ -8,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import kldiv_fast
 import numpy as np
 import pytest
 from conftest import distributions
-
-import kldiv_fast
 from kldiv_fast import _cli
 
 COMMAND = [sys.executable, "-m", "kldiv_fast"]
@@ -40,14 +39,14 @@ def pair(files):
 
 
 def value_of(output):
-    return np.float32(re.search(r"^value +(\S+) nats$", output, re.M)[1])
+    return np.float32(re.search(r"^value +(\S+) nats$", output, re.MULTILINE)[1])
 
 
 def test_two_files(files):
     done = run(files / "x.npy", files / "y.npy")
     assert (done.returncode, done.stderr) == (0, "")
     assert value_of(done.stdout) == kldiv_fast.kl(*pair(files))
-    assert re.search(r"^rows +60\nclasses +10\n", done.stdout, re.M)
+    assert re.search(r"^rows +60\nclasses +10\n", done.stdout, re.MULTILINE)
     assert f"ISA       {kldiv_fast.current_isa()}\n" in done.stdout
 
 
@@ -93,7 +92,7 @@ def break_files(files):
 
 ERRORS = {
     "missing": (["none.npy", "y.npy"], "none.npy can't be read"),
-    "folder": [[".", "y.npy"], "can't be read"],
+    "folder": ([".", "y.npy"], "can't be read"),
     "one file": (["x.npy"], "expected two"),
     "truncated": (["short.npy", "y.npy"], "short.npy can't be read"),
     "truncated header": (["header.npy", "y.npy"], "header.npy can't be read"),
@@ -160,8 +159,8 @@ def test_progress_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     command = [*COMMAND, tmp_path / "big.npy", tmp_path / "big.npy"]
     done = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, timeout=120, check=True)
-    os.close(theirs)
     assert b"piece" in os.read(ours, 65536)
+    os.close(theirs)
     os.close(ours)
     assert b"value     0.0 nats" in done.stdout
 
@@ -169,7 +168,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
 def test_demonstration():
     done = run()
     assert done.returncode == 0, done.stderr
-    shown = re.findall(r"(0\.\d{8}) +(0\.\d{8})$", done.stdout, re.M)
+    shown = re.findall(r"(0\.\d{8}) +(0\.\d{8})$", done.stdout, re.MULTILINE)
     assert len(shown) == 2
     for ours, published in shown:
         assert float(ours) == pytest.approx(float(published), abs=1e-7)

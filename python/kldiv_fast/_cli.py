@@ -99,7 +99,7 @@ def _load(name: str) -> np.ndarray:
         return loaded
     with loaded:
         names = loaded.files
-        if not member and len(names) != 1 or member and member not in names:
+        if (not member and len(names) != 1) or (member and member not in names):
             wanted = f"no array {member!r}" if member else f"{len(names)} arrays"
             raise InputError(f"{path} has {wanted}; name one of {path}:{{{','.join(names)}}}")
         try:
@@ -117,7 +117,6 @@ def _kl(*arrays, **keywords):
 
 def _compute(y_true, y_pred, options, keywords):
     """The value, and with ``--rows`` the rows' file, a piece of the first batch axis at a time where that can be."""
-    # Checks every argument, on no rows at all, before anything is written.
     pieces = _pieces(y_true, y_pred, options)
     if options.rows is None and len(pieces) == 1:
         return _kl(y_true, y_pred, reduction=options.reduction, **keywords)
@@ -142,10 +141,8 @@ def _pieces(y_true, y_pred, options) -> list[slice]:
     plain = options.sample_weight is None and options.mask is None
     if not plain or y_true.shape != y_pred.shape or y_true.ndim < 2:
         return whole
-    if (
-        any(a % y_true.ndim == 0 for a in axes)
-        or options.reduction == "none"
-        and options.rows is None
+    if any(a % y_true.ndim == 0 for a in axes) or (
+        options.reduction == "none" and options.rows is None
     ):
         return whole
     row_bytes = max(1, y_true.nbytes // max(1, len(y_true)))

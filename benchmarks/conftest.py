@@ -1,0 +1,22 @@
+"""Benchmarks run when asked for (``--benchmark-only``), not among the tests."""
+
+import pytest
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--benchmark-only"):
+        return
+    here = config.rootpath / "benchmarks"
+    kept = [item for item in items if here not in item.path.parents]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_benchmark_update_machine_info(config, machine_info):
+    import kldiv_fast
+
+    machine_info["kldiv_fast"] = {
+        "isa": kldiv_fast.current_isa(),
+        "threads": kldiv_fast.get_num_threads(),
+    }
