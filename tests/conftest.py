@@ -1,4 +1,4 @@
-"""What the tests share: the ISA fixture, random distributions, and an oracle in extended precision."""
+"""What the tests share: the ISA fixture and a seeded generator."""
 
 import os
 
@@ -27,17 +27,3 @@ def isa(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261124)
-
-
-def distributions(rng, shape, dtype=np.float32, axis=-1):
-    x = rng.gamma(0.5, size=shape) + 1e-12
-    return (x / x.sum(axis=axis, keepdims=True)).astype(dtype)
-
-
-def oracle(y_true, y_pred, axis=-1, epsilon=1e-7, work=np.float64):
-    """Rows in extended precision. `work` is the type that the kernel clips in: epsilon is rounded to it."""
-    low = np.longdouble(work(epsilon))
-    t = np.clip(np.asarray(y_true).astype(np.longdouble), low, 1)
-    p = np.clip(np.asarray(y_pred).astype(np.longdouble), low, 1)
-    t, p = np.broadcast_arrays(t, p)
-    return (t * (np.log(t) - np.log(p))).sum(axis=axis)

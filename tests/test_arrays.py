@@ -7,7 +7,7 @@ import kldiv_fast
 import numpy as np
 import pytest
 import scipy.special
-from conftest import distributions, oracle
+from oracle import distributions, oracle
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 

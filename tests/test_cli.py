@@ -11,8 +11,8 @@ from pathlib import Path
 import kldiv_fast
 import numpy as np
 import pytest
-from conftest import distributions
 from kldiv_fast import _cli
+from oracle import distributions
 
 COMMAND = [sys.executable, "-m", "kldiv_fast"]
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.py"

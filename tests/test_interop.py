@@ -2,7 +2,7 @@
 
 import kldiv_fast
 import pytest
-from conftest import distributions
+from oracle import distributions
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import kldiv_fast
 import numpy as np
 import pytest
-from conftest import distributions, oracle
+from oracle import distributions, oracle
 from test_minimal import EXAMPLES
 
 keras = pytest.importorskip("keras")
