@@ -158,7 +158,7 @@ def _progress(pieces):
         from tqdm import tqdm
     except ImportError:  # the optional extra "cli"
         return pieces
-    return tqdm(pieces, unit="piece", leave=False, delay=0.5)
+    return tqdm(pieces, unit="piece", leave=False)
 
 
 def _sum_in_pieces(y_true, y_pred, pieces, reduction, keywords):
