@@ -155,10 +155,12 @@ def test_interrupt(tmp_path):
 def test_progress_bar_on_a_terminal(files):
     import pty
     import select
+    import termios
 
     code = "import sys; from kldiv_fast import _cli; _cli.CHUNK_BYTES = 400; sys.exit(_cli.main())"
     command = [sys.executable, "-c", code, files / "x.npy", files / "y.npy"]
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))  # a new terminal has no width, and a bar no room
     try:
         done = subprocess.run(
             command, stderr=theirs, stdout=subprocess.PIPE, timeout=60, check=True, text=True
