@@ -251,3 +251,10 @@ def test_near_equal_distributions_keep_their_digits(isa, rng):
     # Against the size of the terms that cancel, float32's rounding alone is 6e-8.
     size = np.abs(x * 1e-3).sum(-1)
     assert np.all(np.abs(kldiv_fast.kl(x, y, reduction=None) - exact) < 1.2e-7 * size)
+
+
+def test_sixty_four_axes(rng):
+    x, y = rng.random((1,) * 62 + (3, 4), np.float32), rng.random((1,) * 62 + (3, 4), np.float32)
+    assert kldiv_fast.kl(x, y) == kldiv_fast.kl(x.reshape(3, 4), y.reshape(3, 4))
+    with pytest.raises(ValueError, match="too many axes"):  # 64 batch axes beside a class axis
+        kldiv_fast.kl(x, y, sample_weight=np.ones((1,) * 63 + (3,)))

@@ -281,9 +281,22 @@ def _match_ranks(true, pred):
     return _same_rank(true, pred, true.shape, pred.shape)
 
 
+def _broadcast(*shapes):
+    """np.broadcast_shapes, which stops at 32 axes where arrays have up to 64."""
+    ndim = max(map(len, shapes))
+    padded = [(1,) * (ndim - len(shape)) + tuple(shape) for shape in shapes]
+    result = []
+    for extents in zip(*padded, strict=True):
+        extent = next((n for n in extents if n != 1), 1)
+        if any(n not in (1, extent) for n in extents):
+            raise ValueError(f"shapes {shapes} do not broadcast")
+        result.append(extent)
+    return tuple(result)
+
+
 def _broadcast_shape(true, pred):
     try:
-        return np.broadcast_shapes(true.shape, pred.shape)
+        return _broadcast(true.shape, pred.shape)
     except ValueError:
         raise ValueError(
             f"y_true has shape {true.shape}, which does not broadcast with y_pred's {pred.shape}"
@@ -317,7 +330,7 @@ def _read_weights(sample_weight, mask, reduction):
         if weight is not None:
             mask, weight = _same_rank(mask, weight, mask.shape, weight.shape)
             try:
-                np.broadcast_shapes(mask.shape, weight.shape)
+                _broadcast(mask.shape, weight.shape)
             except ValueError:
                 raise ValueError(
                     f"mask has shape {mask.shape}, which does not broadcast with "
@@ -329,7 +342,7 @@ def _read_weights(sample_weight, mask, reduction):
 def _attach_weights(true, pred, rows, weights):
     """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
     given = [x for x in (weights.weight, weights.mask) if x is not None]
-    shape = np.broadcast_shapes(*(x.shape for x in given))
+    shape = _broadcast(*(x.shape for x in given))
     names = "sample_weight" if weights.mask is None else "mask"
     names = "sample_weight and mask" if len(given) == 2 else names
     if len(rows) == len(shape) + 1 and rows[-1] == 1:
@@ -344,7 +357,7 @@ def _attach_weights(true, pred, rows, weights):
         else:
             given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
     try:
-        rows = np.broadcast_shapes(rows, *(x.shape for x in given))
+        rows = _broadcast(rows, *(x.shape for x in given))
     except ValueError:
         raise ValueError(
             f"{names} has shape {shape}, which does not broadcast with the rows' shape {rows}"

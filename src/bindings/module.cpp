@@ -90,7 +90,7 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
                std::optional<py::array> out, std::optional<double> epsilon, int num_threads) {
     const int batch_ndim = static_cast<int>(batch_shape.size());
     const int ndim = batch_ndim + class_ndim;
-    if (class_ndim < 0 || batch_ndim > KLDIV_MAX_AXES || class_ndim > KLDIV_MAX_AXES) throw py::value_error("too many axes");
+    if (class_ndim < 0 || ndim > KLDIV_MAX_AXES) throw py::value_error("too many axes");
     if (y_true.ndim() < class_ndim || y_pred.ndim() < class_ndim) throw py::value_error("too few axes");
     require_rank(y_true, ndim, "y_true");
     require_rank(y_pred, ndim, "y_pred");
