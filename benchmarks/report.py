@@ -7,6 +7,7 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,8 +32,7 @@ def prepare(shape, skipped):
             continue
         value = float(function())
         if not agree(name, value, exact):
-            skipped.add(f"{name} at {shape[0]}x{shape[1]}: gives {value}, expected {exact}")
-            continue
+            sys.exit(f"{name} gives {value} at {shape}, expected {exact}")
         functions[name] = function
     return functions
 

@@ -81,6 +81,14 @@ def test_options_and_rows(files, monkeypatch, capsys, arguments, keywords, chunk
     assert sorted(os.listdir()) == ["both.npz", "m.npy", "rows.npy", "w.npy", "x.npy", "y.npy"]
 
 
+def test_ranks_that_differ(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((3, 4, 1), 0.25, np.float32))
+    np.save(tmp_path / "y.npy", np.full((3, 4), 0.5, np.float32))
+    done = run(tmp_path / "x.npy", tmp_path / "y.npy")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^rows +3\nclasses +4\n", done.stdout, re.MULTILINE)
+
+
 def break_files(files):
     (files / "short.npy").write_bytes((files / "x.npy").read_bytes()[:-8])
     (files / "header.npy").write_bytes((files / "x.npy").read_bytes()[:20])

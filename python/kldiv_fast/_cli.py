@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import kldiv_fast
+from kldiv_fast._kl import _broadcast_shape, _match_ranks
 
 # Work is done in pieces of about this many bytes of one input, between which the progress bar moves.
 CHUNK_BYTES = 64 << 20
@@ -122,15 +123,6 @@ def _compute(y_true, y_pred, options, keywords):
         return _kl(y_true, y_pred, reduction=options.reduction, **keywords)
     if options.rows is None:
         return _sum_in_pieces(y_true, y_pred, pieces, options.reduction, keywords)
-    if options.reduction not in (
-        "none",
-        "mean",
-        "sum",
-        "sum_over_batch_size",
-        "batchmean",
-        "mean_with_sample_weight",
-    ):
-        _kl(y_true[:0], y_pred[:0], reduction=options.reduction)
     return _keep_rows(y_true, y_pred, pieces, options, keywords)
 
 
@@ -209,7 +201,7 @@ def _keep_rows(y_true, y_pred, pieces, options, keywords):
 
 
 def _report(value, y_true, y_pred, options, seconds: float) -> None:
-    shape = np.broadcast_shapes(y_true.shape, y_pred.shape)
+    shape = _broadcast_shape(*_match_ranks(y_true, y_pred))
     axes = options.axis if isinstance(options.axis, tuple) else (options.axis,)
     classes = math.prod(shape[a] for a in axes) if shape else 1
     rows = math.prod(shape) // classes if classes else 0
