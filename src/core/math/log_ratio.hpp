@@ -30,9 +30,15 @@ inline VecF64 atanh_polynomial(VecF64 z) {
     return q;
 }
 
-// log(t/p) + extra ln2; `extra` counts in V::exponent_unit.
+// log(t/p) in two parts: a whole exponent, in V::exponent_unit, and the log of what it leaves.
 template <class V>
-inline V log_ratio_scaled(V t, V p, V extra) {
+struct LogParts {
+    V exponent;
+    V near_zero;
+};
+
+template <class V>
+inline LogParts<V> log_parts(V t, V p) {
     using Bits = decltype(V::bits(t));
     using Word = typename V::Word;
     const Bits half = V::splat_bits(Word{1} << (V::mantissa_bits - 1));
@@ -44,17 +50,20 @@ inline V log_ratio_scaled(V t, V p, V extra) {
     const V mean = V::fma(difference, V::splat(-0.5), t_near);
     const V s = V::div(difference, mean);
     const V z = V::mul(s, s);
-    const V log_near = V::fma(V::mul(s, z), atanh_polynomial(z), s);
+    return {V::exponent_to_float(e), V::fma(V::mul(s, z), atanh_polynomial(z), s)};
+}
 
+template <class V>
+inline V joined(V exponent, V near_zero) {
     constexpr double ln2 = 0x1.62e42fefa39efp-1;
-    const V exponent = V::add(V::exponent_to_float(e), extra);
-    return V::fma(exponent, V::splat(static_cast<typename V::Element>(ln2 / V::exponent_unit)), log_near);
+    return V::fma(exponent, V::splat(static_cast<typename V::Element>(ln2 / V::exponent_unit)), near_zero);
 }
 
 // For t and p normal: what a clip to [epsilon, 1] leaves when epsilon is normal.
 template <class V>
 inline V log_ratio(V t, V p) {
-    return log_ratio_scaled(t, p, V::splat(0));
+    const LogParts<V> log = log_parts(t, p);
+    return joined(log.exponent, log.near_zero);
 }
 
 // x moved away from both ends of its format's range; `shift` gathers what that did to log2(x).
@@ -79,7 +88,9 @@ inline V relative_entropy(V t, V p) {
     V t_shift, p_shift;
     const V t_safe = towards_one(t, t_shift);
     const V p_safe = towards_one(p, p_shift);
-    const V regular = V::mul(t, log_ratio_scaled(t_safe, p_safe, V::sub(t_shift, p_shift)));
+    const LogParts<V> log = log_parts(t_safe, p_safe);
+    const V shift = V::sub(t_shift, p_shift);
+    const V regular = V::mul(t, joined(V::add(log.exponent, shift), log.near_zero));
 
     const auto t_positive = V::less(zero, t);
     const auto p_not_negative = V::select(V::less(p, zero), zero, V::splat(1));
