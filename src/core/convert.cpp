@@ -1,6 +1,7 @@
 // See convert.hpp. One loop, instantiated for every pair of a source type and a kernel type.
 #include "convert.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "simd/halves.hpp"
@@ -36,26 +37,48 @@ Source read(const char *src) {
     return x;
 }
 
+// One row. The strides that matter most are constants, so that the compiler can use vectors.
 template <class Source, class Target, bool Swapped>
-void pack_loop(const char *src, int64_t stride, int64_t n, Target *dst) {
-    if (stride == 0) {
-        const Target x = static_cast<Target>(read<Source, Swapped>(src));
-        for (int64_t i = 0; i < n; ++i) dst[i] = x;
+void pack_row(const char *src, int64_t stride, int64_t n, Target *dst) {
+    constexpr int64_t size = sizeof(Source);
+    const auto element = [](const char *at) { return static_cast<Target>(read<Source, Swapped>(at)); };
+    if (stride == size)
+        for (int64_t i = 0; i < n; ++i) dst[i] = element(src + i * size);
+    else if (stride == 2 * size)
+        for (int64_t i = 0; i < n; ++i) dst[i] = element(src + i * 2 * size);
+    else if (stride == 0)
+        std::fill_n(dst, n, element(src));
+    else
+        for (int64_t i = 0; i < n; ++i) dst[i] = element(src + i * stride);
+}
+
+template <class Source, class Target, bool Swapped>
+void pack_grid(const Grid &grid, Target *dst) {
+    if (runs_down(grid.row_stride, grid.col_stride)) {
+        for (int64_t c = 0; c < grid.cols; ++c)
+            for (int64_t r = 0; r < grid.rows; ++r) {
+                const char *at = grid.data + r * grid.row_stride + c * grid.col_stride;
+                dst[r * grid.cols + c] = static_cast<Target>(read<Source, Swapped>(at));
+            }
+    } else if (grid.row_stride == grid.cols * grid.col_stride) {
+        pack_row<Source, Target, Swapped>(grid.data, grid.col_stride, grid.rows * grid.cols, dst);
+    } else if (grid.row_stride == 0) {
+        pack_row<Source, Target, Swapped>(grid.data, grid.col_stride, grid.cols, dst);
+        for (int64_t r = 1; r < grid.rows; ++r) std::memcpy(dst + r * grid.cols, dst, grid.cols * sizeof(Target));
     } else {
-        for (int64_t i = 0; i < n; ++i) dst[i] = static_cast<Target>(read<Source, Swapped>(src + i * stride));
+        for (int64_t r = 0; r < grid.rows; ++r)
+            pack_row<Source, Target, Swapped>(grid.data + r * grid.row_stride, grid.col_stride, grid.cols, dst + r * grid.cols);
     }
 }
 
 template <class Source>
-void pack_from(const kldiv_array &source, const char *src, int64_t stride, int64_t n, kldiv_dtype to, void *dst) {
+void pack_from(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst) {
     if (to == KLDIV_FLOAT32) {
         float *target = static_cast<float *>(dst);
-        source.swapped ? pack_loop<Source, float, true>(src, stride, n, target)
-                       : pack_loop<Source, float, false>(src, stride, n, target);
+        source.swapped ? pack_grid<Source, float, true>(grid, target) : pack_grid<Source, float, false>(grid, target);
     } else {
         double *target = static_cast<double *>(dst);
-        source.swapped ? pack_loop<Source, double, true>(src, stride, n, target)
-                       : pack_loop<Source, double, false>(src, stride, n, target);
+        source.swapped ? pack_grid<Source, double, true>(grid, target) : pack_grid<Source, double, false>(grid, target);
     }
 }
 
@@ -66,21 +89,21 @@ int64_t item_size(kldiv_dtype dtype) {
     return sizes[dtype];
 }
 
-void pack(const kldiv_array &source, const char *src, int64_t stride, int64_t n, kldiv_dtype to, void *dst) {
+void pack(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst) {
     switch (source.dtype) {
-        case KLDIV_FLOAT32: return pack_from<float>(source, src, stride, n, to, dst);
-        case KLDIV_FLOAT64: return pack_from<double>(source, src, stride, n, to, dst);
-        case KLDIV_FLOAT16: return pack_from<Float16>(source, src, stride, n, to, dst);
-        case KLDIV_BFLOAT16: return pack_from<BFloat16>(source, src, stride, n, to, dst);
-        case KLDIV_BOOL: return pack_from<Bool>(source, src, stride, n, to, dst);
-        case KLDIV_INT8: return pack_from<int8_t>(source, src, stride, n, to, dst);
-        case KLDIV_UINT8: return pack_from<uint8_t>(source, src, stride, n, to, dst);
-        case KLDIV_INT16: return pack_from<int16_t>(source, src, stride, n, to, dst);
-        case KLDIV_UINT16: return pack_from<uint16_t>(source, src, stride, n, to, dst);
-        case KLDIV_INT32: return pack_from<int32_t>(source, src, stride, n, to, dst);
-        case KLDIV_UINT32: return pack_from<uint32_t>(source, src, stride, n, to, dst);
-        case KLDIV_INT64: return pack_from<int64_t>(source, src, stride, n, to, dst);
-        case KLDIV_UINT64: return pack_from<uint64_t>(source, src, stride, n, to, dst);
+        case KLDIV_FLOAT32: return pack_from<float>(source, grid, to, dst);
+        case KLDIV_FLOAT64: return pack_from<double>(source, grid, to, dst);
+        case KLDIV_FLOAT16: return pack_from<Float16>(source, grid, to, dst);
+        case KLDIV_BFLOAT16: return pack_from<BFloat16>(source, grid, to, dst);
+        case KLDIV_BOOL: return pack_from<Bool>(source, grid, to, dst);
+        case KLDIV_INT8: return pack_from<int8_t>(source, grid, to, dst);
+        case KLDIV_UINT8: return pack_from<uint8_t>(source, grid, to, dst);
+        case KLDIV_INT16: return pack_from<int16_t>(source, grid, to, dst);
+        case KLDIV_UINT16: return pack_from<uint16_t>(source, grid, to, dst);
+        case KLDIV_INT32: return pack_from<int32_t>(source, grid, to, dst);
+        case KLDIV_UINT32: return pack_from<uint32_t>(source, grid, to, dst);
+        case KLDIV_INT64: return pack_from<int64_t>(source, grid, to, dst);
+        case KLDIV_UINT64: return pack_from<uint64_t>(source, grid, to, dst);
     }
 }
 

@@ -58,80 +58,146 @@ struct Loops {
     using T = typename V::Element;
     static constexpr int kVectors = kLanes / V::lanes;
 
-    // At most kFlush elements, added into the double lanes. Absent elements of the last vector read as 1: 1 log 1 = 0.
-    static void add_block(const char *t, const char *p, int64_t n, V low, V high, double *lanes) {
-        V sum[kVectors];
+    // The clip's bounds in every lane.
+    struct Bounds {
+        V low, high;
+        explicit Bounds(Clip clip) : low(V::splat(static_cast<T>(clip.low))), high(V::splat(static_cast<T>(clip.high))) {}
+    };
+
+    static V add_whole(V sum, const char *t, const char *p, const Bounds &clip) {
+        return accumulate<General>(sum, Load::full(t), Load::full(p), clip.low, clip.high);
+    }
+    // Absent elements read as 1: 1 log 1 = 0.
+    static V add_partial(V sum, const char *t, const char *p, int present, const Bounds &clip) {
+        return accumulate<General>(sum, Load::partial(t, present), Load::partial(p, present), clip.low, clip.high);
+    }
+
+    // The terms of n elements, added up in the virtual lanes.
+    static void add_terms(const char *t, const char *p, int64_t n, const Bounds &clip, V (&sum)[kVectors]) {
         for (int k = 0; k < kVectors; ++k) sum[k] = V::splat(0);
         int64_t i = 0;
         for (; i + kLanes <= n; i += kLanes)
             for (int k = 0; k < kVectors; ++k) {
                 const int64_t at = (i + k * V::lanes) * Load::size;
-                sum[k] = accumulate<General>(sum[k], Load::full(t + at), Load::full(p + at), low, high);
+                sum[k] = add_whole(sum[k], t + at, p + at, clip);
             }
         for (int k = 0; k < kVectors; ++k) {
             const int64_t first = i + k * V::lanes;
             const int64_t left = n - first;
             if (left <= 0) break;
             const int present = left < V::lanes ? static_cast<int>(left) : V::lanes;
-            sum[k] = accumulate<General>(sum[k], Load::partial(t + first * Load::size, present),
-                                         Load::partial(p + first * Load::size, present), low, high);
+            sum[k] = add_partial(sum[k], t + first * Load::size, p + first * Load::size, present, clip);
         }
-        T spilled[kLanes];
-        for (int k = 0; k < kVectors; ++k) sum[k].store(spilled + k * V::lanes);
-        for (int l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(spilled[l]);
     }
 
-    static double segment_sum(const char *t, const char *p, int64_t n, V low, V high) {
+    static double segment_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
+        V sum[kVectors];
         double lanes[kLanes] = {};
         for (int64_t i = 0; i < n; i += kFlush) {
             const int64_t count = n - i < kFlush ? n - i : kFlush;
-            add_block(t + i * Load::size, p + i * Load::size, count, low, high, lanes);
+            add_terms(t + i * Load::size, p + i * Load::size, count, clip, sum);
+            T spilled[kLanes];
+            for (int k = 0; k < kVectors; ++k) sum[k].store(spilled + k * V::lanes);
+            for (int l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(spilled[l]);
         }
         for (int width = kLanes / 2; width > 0; width /= 2)
             for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
         return lanes[0];
     }
 
-    static void row_sums(const Tile &tile, Clip clip, double *sums) {
-        const V low = V::splat(static_cast<T>(clip.low)), high = V::splat(static_cast<T>(clip.high));
+    // One flush is all that a short row needs: its lanes never leave the registers.
+    static double short_row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
+        V sum[kVectors];
+        add_terms(t, p, n, clip, sum);
+        return 0.0 + V::tree_sum(sum);  // 0 + (-0) = 0
+    }
+
+    static double row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
+        if (n <= kFlush) return short_row_sum(t, p, n, clip);
+        double sum = 0;
+        for (int64_t i = 0; i < n; i += kSegment) {
+            const int64_t count = n - i < kSegment ? n - i : kSegment;
+            sum += segment_sum(t + i * Load::size, p + i * Load::size, count, clip);
+        }
+        return sum;
+    }
+
+    // Rows that would leave lanes empty, side by side: whole vectors of terms, whatever the rows, then each row's sum.
+    static void narrow_row_sums(const Tile &tile, const Bounds &clip, double *sums) {
+        constexpr int64_t most = 512;
+        alignas(64) T terms[most + 2 * kLanes];
+        const int64_t cols = tile.cols;
+        V present[kVectors];  // 1 in the lanes that a row fills
+        for (int64_t l = 0; l < kLanes; ++l) terms[l] = static_cast<T>(l < cols ? 1 : 0);
+        for (int k = 0; k < kVectors; ++k) present[k] = V::load(reinterpret_cast<const char *>(terms + k * V::lanes));
+
+        const int64_t rows_at_once = most / cols;
+        for (int64_t first = 0; first < tile.rows; first += rows_at_once) {
+            const int64_t rows = tile.rows - first < rows_at_once ? tile.rows - first : rows_at_once;
+            const int64_t n = rows * cols;
+            const char *t = tile.t + first * tile.t_stride;
+            const char *p = tile.p + first * tile.p_stride;
+            int64_t i = 0;
+            for (; i + V::lanes <= n; i += V::lanes)
+                add_whole(V::splat(0), t + i * Load::size, p + i * Load::size, clip).store(terms + i);
+            if (i < n) {
+                const int left = static_cast<int>(n - i);
+                add_partial(V::splat(0), t + i * Load::size, p + i * Load::size, left, clip).store(terms + i);
+            }
+            for (int64_t l = n; l < n + kLanes; ++l) terms[l] = 0;  // what the last row's vectors read beyond it
+            for (int64_t r = 0; r < rows; ++r) {
+                V sum[kVectors];
+                for (int k = 0; k < kVectors; ++k) {
+                    const V term = V::load(reinterpret_cast<const char *>(terms + r * cols + k * V::lanes));
+                    sum[k] = V::select(V::equal(present[k], V::splat(1)), term, V::splat(0));
+                }
+                sums[first + r] = 0.0 + V::tree_sum(sum);
+            }
+        }
+    }
+
+    static void row_sums(const Tile &tile, Clip bounds, double *sums) {
+        const Bounds clip(bounds);
+        const int64_t row_bytes = tile.cols * Load::size;
+        if (tile.cols < kLanes && tile.rows > 1 && tile.t_stride == row_bytes && tile.p_stride == row_bytes)
+            return narrow_row_sums(tile, clip, sums);
+        // A mispredicted branch costs as much as a few hundred elements: only long rows are worth leaving out.
+        const bool may_skip = tile.mask != nullptr && tile.cols >= kSegment / 2;
         for (int64_t r = 0; r < tile.rows; ++r) {
-            const char *t = tile.t + r * tile.t_stride;
-            const char *p = tile.p + r * tile.p_stride;
-            double sum = 0;
-            for (int64_t i = 0; i < tile.cols; i += kSegment) {
-                const int64_t count = tile.cols - i < kSegment ? tile.cols - i : kSegment;
-                sum += segment_sum(t + i * Load::size, p + i * Load::size, count, low, high);
-            }
-            sums[r] = sum;
+            const bool skip = may_skip && tile.mask[r * tile.mask_stride] == 0;
+            sums[r] = skip ? 0 : row_sum(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, clip);
         }
     }
 
-    // Four rows at a time, so that the sums are read and written once for four terms.
-    static constexpr int kRowsAtOnce = 4;
+    // Several rows at a time, so that the sums are read and written once for as many terms.
+    static constexpr int kRowsAtOnce = 8;
 
-    static void add_columns(const Tile &tile, int64_t first_row, int rows, V low, V high, double *sums) {
-        for (int64_t c = 0; c < tile.cols; c += V::lanes) {
+    static void add_columns(const Tile &tile, int64_t first_row, int rows, const Bounds &clip, double *sums) {
+        const char *t = tile.t + first_row * tile.t_stride;
+        const char *p = tile.p + first_row * tile.p_stride;
+        for (int64_t c = 0; c < tile.cols; c += V::lanes, t += V::lanes * Load::size, p += V::lanes * Load::size) {
             const int64_t left = tile.cols - c;
-            const int present = left < V::lanes ? static_cast<int>(left) : V::lanes;
             V sum = V::splat(0);
-            for (int r = 0; r < rows; ++r) {
-                const char *t = tile.t + (first_row + r) * tile.t_stride + c * Load::size;
-                const char *p = tile.p + (first_row + r) * tile.p_stride + c * Load::size;
-                const bool whole = present == V::lanes;
-                sum = accumulate<General>(sum, whole ? Load::full(t) : Load::partial(t, present),
-                                          whole ? Load::full(p) : Load::partial(p, present), low, high);
-            }
             T spilled[V::lanes];
-            sum.store(spilled);
-            for (int l = 0; l < present; ++l) sums[c + l] += static_cast<double>(spilled[l]);
+            if (left >= V::lanes) {
+                for (int r = 0; r < rows; ++r) sum = add_whole(sum, t + r * tile.t_stride, p + r * tile.p_stride, clip);
+                sum.store(spilled);
+                for (int l = 0; l < V::lanes; ++l) sums[c + l] += static_cast<double>(spilled[l]);
+            } else {
+                const int present = static_cast<int>(left);
+                for (int r = 0; r < rows; ++r)
+                    sum = add_partial(sum, t + r * tile.t_stride, p + r * tile.p_stride, present, clip);
+                sum.store(spilled);
+                for (int l = 0; l < present; ++l) sums[c + l] += static_cast<double>(spilled[l]);
+            }
         }
     }
 
-    static void column_sums(const Tile &tile, Clip clip, double *sums) {
-        const V low = V::splat(static_cast<T>(clip.low)), high = V::splat(static_cast<T>(clip.high));
+    static void column_sums(const Tile &tile, Clip bounds, double *sums) {
+        const Bounds clip(bounds);
         int64_t r = 0;
-        for (; r + kRowsAtOnce <= tile.rows; r += kRowsAtOnce) add_columns(tile, r, kRowsAtOnce, low, high, sums);
-        for (; r < tile.rows; ++r) add_columns(tile, r, 1, low, high, sums);
+        for (; r + kRowsAtOnce <= tile.rows; r += kRowsAtOnce) add_columns(tile, r, kRowsAtOnce, clip, sums);
+        if (r < tile.rows) add_columns(tile, r, static_cast<int>(tile.rows - r), clip, sums);
     }
 };
 

@@ -14,6 +14,8 @@ struct Tile {
     int64_t p_stride;
     int64_t rows;
     int64_t cols;
+    const uint8_t *mask;  // row_sums may leave out rows where it is 0; nullptr: none
+    int64_t mask_stride;
 };
 
 struct Clip {

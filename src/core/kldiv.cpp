@@ -12,6 +12,7 @@
 #include "convert.hpp"
 #include "dispatch.hpp"
 #include "kernel.hpp"
+#include "nest.hpp"
 #include "parallel.hpp"
 
 namespace kldiv {
@@ -22,290 +23,227 @@ namespace {
 constexpr int64_t kSmallBlock = 8 * kSegment;
 constexpr int64_t kLargeBlock = 32 * kSegment;
 constexpr int64_t kTasksInSmall = 64;
-constexpr int64_t kMaxTasks = 4096;           // bounds the memory for partial sums
-constexpr int64_t kColumns = 1024;            // columns whose sums stay in the first-level cache
-constexpr int64_t kTileRows = 64;             // rows whose sums are kept at a time
+constexpr int64_t kMaxTasks = 4096;
+constexpr int64_t kMaxPartials = 1 << 15;  // partial sums kept at a time: at most 512 KiB
+constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
+constexpr int64_t kColumns = 1024;         // the same in column mode: what stays in the first-level cache
+constexpr int64_t kFoldedColumns = 256;    // columns that several classes, side by side, are read as
+constexpr int64_t kSquare = 64;            // side of a tile that is transposed while it is packed
 
 int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 int64_t block_size(int64_t elements) { return std::clamp(elements / kTasksInSmall, kSmallBlock, kLargeBlock); }
 
-struct Nest {
-    kldiv_axis axes[KLDIV_MAX_AXES];
-    int ndim = 0;
-
-    void push(const kldiv_axis &axis) { axes[ndim++] = axis; }
-    int64_t size() const {
-        int64_t n = 1;
-        for (int i = 0; i < ndim; ++i) n *= axes[i].extent;
-        return n;
-    }
-};
-
-// Where the operands stand: pointers that move together along an axis.
-struct Cursor {
-    const char *t;
-    const char *p;
-    const char *weight;
-    const char *mask;
-    char *out;
-
-    void advance(const kldiv_axis &axis, int64_t n) {
-        t += n * axis.y_true;
-        p += n * axis.y_pred;
-        if (weight != nullptr) weight += n * axis.weight;
-        if (mask != nullptr) mask += n * axis.mask;
-        if (out != nullptr) out += n * axis.out;
-    }
-    // To the element of that number, counted with the last axis fastest, over the first `ndim` axes.
-    void seek(const Nest &nest, int ndim, int64_t number) {
-        for (int i = ndim - 1; i >= 0; --i) {
-            advance(nest.axes[i], number % nest.axes[i].extent);
-            number /= nest.axes[i].extent;
-        }
-    }
-};
-
-int64_t reach(const kldiv_axis &axis) { return std::llabs(axis.y_true) + std::llabs(axis.y_pred); }
-
-// Backwards along an axis is forwards from its other end.
-void flip_negative(Nest &nest, Cursor &start) {
-    for (int i = 0; i < nest.ndim; ++i) {
-        kldiv_axis &axis = nest.axes[i];
-        if (axis.y_true > 0 || axis.y_pred > 0 || reach(axis) == 0) continue;
-        start.advance(axis, axis.extent - 1);
-        axis = {axis.extent, -axis.y_true, -axis.y_pred, -axis.weight, -axis.mask, -axis.out};
-    }
-}
-
-bool continues(const kldiv_axis &outer, const kldiv_axis &inner) {
-    const int64_t n = inner.extent;
-    return outer.y_true == n * inner.y_true && outer.y_pred == n * inner.y_pred && outer.weight == n * inner.weight &&
-           outer.mask == n * inner.mask && outer.out == n * inner.out;
-}
-
-// Widest strides outermost, then neighbours that continue each other made one.
-void coalesce(Nest &nest) {
-    std::stable_sort(nest.axes, nest.axes + nest.ndim,
-                     [](const kldiv_axis &a, const kldiv_axis &b) { return reach(a) > reach(b); });
-    Nest merged;
-    for (int i = 0; i < nest.ndim; ++i) {
-        kldiv_axis axis = nest.axes[i];
-        if (axis.extent == 1) continue;
-        if (merged.ndim > 0 && continues(merged.axes[merged.ndim - 1], axis)) {
-            axis.extent *= merged.axes[merged.ndim - 1].extent;
-            merged.axes[merged.ndim - 1] = axis;
-        } else {
-            merged.push(axis);
-        }
-    }
-    nest = merged;
-}
-
-kldiv_axis take_innermost(Nest &nest) {
-    if (nest.ndim == 0) return {1, 0, 0, 0, 0, 0};
-    return nest.axes[--nest.ndim];
-}
-
-// Everything that a task needs, made once for a call.
+// Everything that a task needs, made once for a call. The unit of work is a group of neighbouring rows times a piece
+// of their classes. It is read in tiles: by row_sums, along the classes, or in column mode by column_sums, along the rows.
 struct Plan {
     kldiv_array t, p;
     Cursor start;
-    Nest batch;        // rows; in column mode without `inner`
-    Nest classes;      // class axes; in row mode without `inner`
-    kldiv_axis inner;  // the axis that the kernel runs along
-    bool columns;      // inner is a batch axis
+    bool plain;             // only the sum over everything is wanted: rows mean nothing
+    bool columns;
+    Nest batch;             // batch axes but row_axis
+    kldiv_axis row_axis;    // a group's rows are neighbours along it
+    Nest runs;              // class axes but class_axis
+    kldiv_axis class_axis;
     kldiv_dtype kernel_dtype;
     bool t_in_place, p_in_place;
     Operations ops;
     Clip clip;
     bool weight_is_float, out_is_float;
 
-    int64_t rows_per_task;     // row mode, whole rows
-    int64_t runs_per_piece;    // row mode, rows in pieces: either several runs ...
-    int64_t piece_length;      // ... or a part of one
-    int64_t pieces_per_run;
-    int64_t pieces_per_row;
-    int64_t column_blocks;
-    int64_t first_task;
+    int64_t tile_rows, tile_cols;  // of what is packed
+    int64_t group_rows, groups_per_axis, groups;
+    int64_t piece_length, pieces_per_run, runs_per_piece, pieces;
+    int64_t groups_per_task;  // with one piece
+    int64_t first_group;      // with several
     double *partial;
 
-    int64_t rows() const { return batch.size() * (columns ? inner.extent : 1); }
-    int64_t row_size() const { return classes.size() * (columns ? 1 : inner.extent); }
+    int64_t row_size() const { return runs.size() * class_axis.extent; }
+    bool in_place() const { return t_in_place && p_in_place; }
+    const kldiv_axis &kernel_axis() const { return columns ? row_axis : class_axis; }
+    const kldiv_axis &other_axis() const { return columns ? class_axis : row_axis; }
 };
 
-double weight_at(const Plan &plan, const Cursor &at) {
-    if (at.weight == nullptr) return 1;
-    return plan.weight_is_float ? *reinterpret_cast<const float *>(at.weight)
-                                : *reinterpret_cast<const double *>(at.weight);
-}
+// ---- A task: tiles in, row sums out ----
 
-bool masked(const Cursor &at) { return at.mask != nullptr && *at.mask == 0; }
+// What a task packs into, and from where, so that what is broadcast is packed once.
+struct Packed {
+    alignas(64) double elements[kSegment];
+    const char *source = nullptr;
+    int64_t rows = 0, cols = 0;
+};
+struct Workspace {
+    Packed t, p;
+    double sums[kColumns];
+};
 
-// One row is known: write it, or give back what it adds to the total.
-double finish_row(const Plan &plan, const Cursor &at, double row) {
-    const double value = masked(at) ? 0 : at.weight == nullptr ? row : row * weight_at(plan, at);
-    if (at.out == nullptr) return value;
-    if (plan.out_is_float)
-        *reinterpret_cast<float *>(at.out) = static_cast<float>(value);
-    else
-        *reinterpret_cast<double *>(at.out) = value;
-    return 0;
-}
-
-// The kernels' view of one operand: in place, or packed into `buffer`.
 struct Operand {
     const char *data;
     int64_t stride;
 };
 
-Operand operand(const Plan &plan, const kldiv_array &array, bool in_place, const char *src, int64_t stride,
-                int64_t inner_stride, int64_t rows, int64_t cols, double *buffer) {
-    if (in_place) return {src, stride};
-    const int64_t size = item_size(plan.kernel_dtype);
-    char *dst = reinterpret_cast<char *>(buffer);
-    if (stride == inner_stride * cols && rows > 1)
-        pack(array, src, inner_stride, rows * cols, plan.kernel_dtype, dst);
-    else
-        for (int64_t r = 0; r < rows; ++r)
-            pack(array, src + r * stride, inner_stride, cols, plan.kernel_dtype, dst + r * cols * size);
-    return {dst, cols * size};
+Operand packed(const Plan &plan, const kldiv_array &array, const Grid &grid, Packed &buffer) {
+    const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
+                       (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
+    if (!again) pack(array, grid, plan.kernel_dtype, buffer.elements);
+    if (!again) buffer.source = grid.data, buffer.rows = grid.rows, buffer.cols = grid.cols;
+    return {reinterpret_cast<const char *>(buffer.elements), grid.cols * item_size(plan.kernel_dtype)};
 }
 
-struct Buffers {
-    alignas(64) double t[kSegment];
-    alignas(64) double p[kSegment];
+Tile tile_at(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, Workspace &work) {
+    const kldiv_axis &down = plan.other_axis(), &along = plan.kernel_axis();
+    Operand t = {at.t, down.y_true}, p = {at.p, down.y_pred};
+    if (!plan.t_in_place) t = packed(plan, plan.t, {at.t, rows, down.y_true, cols, along.y_true}, work.t);
+    if (!plan.p_in_place) p = packed(plan, plan.p, {at.p, rows, down.y_pred, cols, along.y_pred}, work.p);
+    return {t.data, p.data, t.stride, p.stride, rows, cols, nullptr, 0};
+}
+
+// sums[r] += `count` classes of each of `rows` rows.
+void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
+    const int64_t most_rows = plan.in_place() ? rows : plan.tile_rows;
+    const int64_t most_cols = plan.in_place() ? count : plan.tile_cols;
+    const int64_t size = item_size(plan.kernel_dtype);
+    double run[kGroupRows];
+    for (int64_t r = 0; r < rows; r += most_rows, at.advance(plan.row_axis, most_rows)) {
+        Cursor cell = at;
+        for (int64_t c = 0; c < count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
+            Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
+            tile.mask = reinterpret_cast<const uint8_t *>(at.mask);
+            tile.mask_stride = plan.row_axis.mask;
+            const bool one_stream = tile.t_stride == tile.cols * size && tile.p_stride == tile.cols * size;
+            if (plan.plain && one_stream) {
+                tile.cols *= tile.rows;
+                tile.rows = 1;
+            }
+            plan.ops.row_sums(tile, plan.clip, run);
+            for (int64_t i = 0; i < tile.rows; ++i) work.sums[r + i] += run[i];
+        }
+    }
+}
+
+// Few columns, class after class without a gap: several classes are read as one wider row, and folded at the end.
+void add_folded_columns(const Plan &plan, const Tile &tile, double *sums) {
+    const int64_t fold = kFoldedColumns / tile.cols;
+    const int64_t whole = tile.rows / fold, size = item_size(plan.kernel_dtype);
+    double wide[kFoldedColumns] = {};
+    const auto add = [&](int64_t first, int64_t rows, int64_t folded) {
+        const char *t = tile.t + first * tile.t_stride, *p = tile.p + first * tile.p_stride;
+        const int64_t cols = folded * tile.cols;
+        plan.ops.column_sums({t, p, cols * size, cols * size, rows, cols, nullptr, 0}, plan.clip, wide);
+    };
+    add(0, whole, fold);
+    add(whole * fold, tile.rows > whole * fold, tile.rows - whole * fold);
+    for (int64_t i = 0; i < fold * tile.cols; ++i) sums[i % tile.cols] += wide[i];
+}
+
+// The same in column mode.
+void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
+    const int64_t most = plan.in_place() ? count : std::max<int64_t>(1, kSegment / rows);
+    const int64_t size = item_size(plan.kernel_dtype);
+    for (int64_t c = 0; c < count; c += most, at.advance(plan.class_axis, most)) {
+        const Tile tile = tile_at(plan, at, std::min(most, count - c), rows, work);
+        if (2 * rows <= kFoldedColumns && tile.t_stride == rows * size && tile.p_stride == rows * size)
+            add_folded_columns(plan, tile, work.sums);
+        else
+            plan.ops.column_sums(tile, plan.clip, work.sums);
+    }
+}
+
+struct Group {
+    Cursor at;
+    int64_t rows;
 };
 
-Tile tile_at(const Plan &plan, const char *t, const char *p, const kldiv_axis &rows_axis, int64_t rows, int64_t cols,
-             Buffers &buffers) {
-    const Operand a = operand(plan, plan.t, plan.t_in_place, t, rows_axis.y_true, plan.inner.y_true, rows, cols, buffers.t);
-    const Operand b = operand(plan, plan.p, plan.p_in_place, p, rows_axis.y_pred, plan.inner.y_pred, rows, cols, buffers.p);
-    return {a.data, b.data, a.stride, b.stride, rows, cols};
+Group group_at(const Plan &plan, int64_t number) {
+    Group group = {plan.start, 0};
+    const int64_t from = number % plan.groups_per_axis * plan.group_rows;
+    group.at.seek(plan.batch, number / plan.groups_per_axis);
+    group.at.advance(plan.row_axis, from);
+    group.rows = std::min(plan.group_rows, plan.row_axis.extent - from);
+    return group;
 }
 
-// sums[r] += a run of `cols` elements of each of `rows` rows. What is packed goes segment by segment.
-void add_runs(const Plan &plan, const Cursor &at, const kldiv_axis &rows_axis, int64_t rows, int64_t cols, double *sums,
-              Buffers &buffers) {
-    double run[kTileRows];
-    const bool in_place = plan.t_in_place && plan.p_in_place;
-    const int64_t step = in_place ? cols : std::min(cols, kSegment);
-    for (int64_t c = 0; c < cols; c += step) {
-        const int64_t count = std::min(step, cols - c);
-        const char *t = at.t + c * plan.inner.y_true;
-        const char *p = at.p + c * plan.inner.y_pred;
-        plan.ops.row_sums(tile_at(plan, t, p, rows_axis, rows, count, buffers), plan.clip, run);
-        for (int64_t r = 0; r < rows; ++r) sums[r] += run[r];
+bool all_masked(const Plan &plan, Group group) {
+    if (group.at.mask == nullptr) return false;
+    for (int64_t r = 0; r < group.rows; ++r)
+        if (group.at.mask[r * plan.row_axis.mask] != 0) return false;
+    return true;
+}
+
+// work.sums = one piece of each row of the group.
+void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
+    std::fill_n(work.sums, group.rows, 0.0);
+    if (all_masked(plan, group)) return;
+    const int64_t first_run = piece / plan.pieces_per_run * plan.runs_per_piece;
+    const int64_t last_run = std::min(first_run + plan.runs_per_piece, plan.runs.size());
+    const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
+    const int64_t count = std::min(plan.piece_length, plan.class_axis.extent - from);
+    for (int64_t o = first_run; o < last_run; ++o) {
+        Cursor run = group.at;
+        run.seek(plan.runs, o);
+        run.advance(plan.class_axis, from);
+        plan.columns ? add_columns(plan, run, group.rows, count, work) : add_rows(plan, run, group.rows, count, work);
     }
 }
 
-// Row mode, whole rows: task i does rows [i, i + 1) * rows_per_task, a tile of neighbours at a time.
-void whole_rows(const Plan &plan, int64_t task, Buffers &buffers) {
-    const int64_t first = task * plan.rows_per_task;
-    const int64_t last = std::min(first + plan.rows_per_task, plan.rows());
-    const kldiv_axis none = {1, 0, 0, 0, 0, 0};
-    const kldiv_axis &axis = plan.batch.ndim > 0 ? plan.batch.axes[plan.batch.ndim - 1] : none;
-    const bool in_place = plan.t_in_place && plan.p_in_place;
-    const int64_t fits = in_place ? kTileRows : std::max<int64_t>(1, std::min(kTileRows, kSegment / plan.inner.extent));
-    const int64_t runs = plan.classes.size();
+template <class Weight>
+void multiply(double *sums, int64_t n, const char *weight, int64_t stride) {
+    for (int64_t r = 0; r < n; ++r) sums[r] *= *reinterpret_cast<const Weight *>(weight + r * stride);
+}
 
+template <class Out>
+void write(const double *sums, int64_t n, char *out, int64_t stride) {
+    for (int64_t r = 0; r < n; ++r) *reinterpret_cast<Out *>(out + r * stride) = static_cast<Out>(sums[r]);
+}
+
+// A group's rows are known: write them, or give back what they add to the total.
+double finish(const Plan &plan, const Group &group, double *sums) {
+    const Cursor &at = group.at;
+    const kldiv_axis &axis = plan.row_axis;
+    if (at.weight != nullptr)
+        plan.weight_is_float ? multiply<float>(sums, group.rows, at.weight, axis.weight)
+                             : multiply<double>(sums, group.rows, at.weight, axis.weight);
+    if (at.mask != nullptr)
+        for (int64_t r = 0; r < group.rows; ++r) sums[r] = at.mask[r * axis.mask] != 0 ? sums[r] : 0;
+    if (at.out != nullptr) {
+        plan.out_is_float ? write<float>(sums, group.rows, at.out, axis.out)
+                          : write<double>(sums, group.rows, at.out, axis.out);
+        return 0;
+    }
     double total = 0;
-    for (int64_t row = first; row < last;) {
-        Cursor at = plan.start;
-        at.seek(plan.batch, plan.batch.ndim, row);
-        int64_t rows = std::min({fits, last - row, axis.extent - row % axis.extent});
-        if (at.mask != nullptr) {  // a masked row is not read
-            const bool skip = masked(at);
-            Cursor next = at;
-            int64_t same = 0;
-            for (; same < rows && masked(next) == skip; ++same) next.advance(axis, 1);
-            rows = same;
-        }
-        double sums[kTileRows] = {};
-        if (!masked(at))
-            for (int64_t o = 0; o < runs; ++o) {
-                Cursor run = at;
-                run.seek(plan.classes, plan.classes.ndim, o);
-                add_runs(plan, run, axis, rows, plan.inner.extent, sums, buffers);
-            }
-        for (int64_t r = 0; r < rows; ++r, at.advance(axis, 1)) total += finish_row(plan, at, sums[r]);
-        row += rows;
+    for (int64_t r = 0; r < group.rows; ++r) total += sums[r];
+    return total;
+}
+
+// Rows in one piece: task i does several groups and leaves what they add to the total.
+void run_groups(void *context, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
+    Workspace work;
+    double total = 0;
+    for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
+        const Group group = group_at(plan, g);
+        sum_piece(plan, group, 0, work);
+        total += finish(plan, group, work.sums);
     }
     plan.partial[task] = total;
 }
 
-// Row mode, long rows: task i does one piece of one row.
-void row_piece(const Plan &plan, int64_t task, Buffers &buffers) {
-    const int64_t number = plan.first_task + task;
-    const int64_t piece = number % plan.pieces_per_row;
-    Cursor row = plan.start;
-    row.seek(plan.batch, plan.batch.ndim, number / plan.pieces_per_row);
-    double sum = 0;
-    if (!masked(row)) {
-        const kldiv_axis none = {1, 0, 0, 0, 0, 0};
-        const int64_t first_run = piece / plan.pieces_per_run * plan.runs_per_piece;
-        const int64_t last_run = std::min(first_run + plan.runs_per_piece, plan.classes.size());
-        const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
-        const int64_t count = std::min(plan.piece_length, plan.inner.extent - from);
-        for (int64_t o = first_run; o < last_run; ++o) {
-            Cursor run = row;
-            run.seek(plan.classes, plan.classes.ndim, o);
-            run.advance(plan.inner, from);
-            add_runs(plan, run, none, 1, count, &sum, buffers);
-        }
-    }
-    plan.partial[task] = sum;
+// Rows in several pieces: task i does one piece of one group and leaves its sums.
+void run_piece(void *context, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const Group group = group_at(plan, plan.first_group + task / plan.pieces);
+    Workspace work;
+    sum_piece(plan, group, task % plan.pieces, work);
+    std::copy_n(work.sums, group.rows, plan.partial + task * plan.group_rows);
 }
 
-// Column mode: task i does a block of neighbouring rows, for all their classes.
-void column_block(const Plan &plan, int64_t task, Buffers &buffers) {
-    const int64_t from = task % plan.column_blocks * kColumns;
-    const int64_t cols = std::min(kColumns, plan.inner.extent - from);
-    Cursor at = plan.start;
-    at.seek(plan.batch, plan.batch.ndim, task / plan.column_blocks);
-    at.advance(plan.inner, from);
-
-    double sums[kColumns] = {};
-    Nest outer = plan.classes;
-    const kldiv_axis along = take_innermost(outer);
-    const bool in_place = plan.t_in_place && plan.p_in_place;
-    const int64_t step = in_place ? along.extent : kSegment / kColumns;
-    bool any = at.mask == nullptr;
-    Cursor look = at;
-    for (int64_t c = 0; c < cols && !any; ++c, look.advance(plan.inner, 1)) any = !masked(look);
-    for (int64_t o = 0, runs = any ? outer.size() : 0; o < runs; ++o) {
-        Cursor run = at;
-        run.seek(outer, outer.ndim, o);
-        for (int64_t k = 0; k < along.extent; k += step) {
-            const int64_t rows = std::min(step, along.extent - k);
-            plan.ops.column_sums(tile_at(plan, run.t, run.p, along, rows, cols, buffers), plan.clip, sums);
-            run.advance(along, step);
-        }
-    }
-    double total = 0;
-    for (int64_t c = 0; c < cols; ++c, at.advance(plan.inner, 1)) total += finish_row(plan, at, sums[c]);
-    plan.partial[task] = total;
-}
-
-void run_columns(void *context, int64_t task) {
-    Buffers buffers;
-    column_block(*static_cast<const Plan *>(context), task, buffers);
-}
-void run_rows(void *context, int64_t task) {
-    Buffers buffers;
-    whole_rows(*static_cast<const Plan *>(context), task, buffers);
-}
-void run_pieces(void *context, int64_t task) {
-    Buffers buffers;
-    row_piece(*static_cast<const Plan *>(context), task, buffers);
-}
+// ---- The plan ----
 
 bool normal(double epsilon, kldiv_dtype dtype) { return epsilon >= (dtype == KLDIV_FLOAT64 ? DBL_MIN : FLT_MIN); }
 
-bool is_float64_work(const kldiv_problem &problem) {
-    const auto wide = [](kldiv_dtype d) { return d == KLDIV_FLOAT64; };
-    const auto real = [](kldiv_dtype d) { return d < kKernelDtypes; };
-    return wide(problem.y_true.dtype) || wide(problem.y_pred.dtype) || !real(problem.y_pred.dtype);
+bool is_float64_work(const kldiv_array &t, const kldiv_array &p) {
+    return t.dtype == KLDIV_FLOAT64 || p.dtype == KLDIV_FLOAT64 || p.dtype >= kKernelDtypes;
 }
 
 bool readable(const kldiv_array &array, int64_t stride, int64_t extent) {
@@ -313,15 +251,24 @@ bool readable(const kldiv_array &array, int64_t stride, int64_t extent) {
 }
 
 // Which dtype the kernel reads, and which operands it reads in place.
-void choose_operands(Plan &plan, bool float64_work) {
+void choose_operands(Plan &plan) {
+    const kldiv_axis &along = plan.kernel_axis();
+    const bool t = readable(plan.t, along.y_true, along.extent), p = readable(plan.p, along.y_pred, along.extent);
     const bool same = plan.t.dtype == plan.p.dtype;
-    plan.t_in_place = readable(plan.t, plan.inner.y_true, plan.inner.extent);
-    plan.p_in_place = readable(plan.p, plan.inner.y_pred, plan.inner.extent);
-    plan.kernel_dtype = same && plan.t_in_place && plan.p_in_place ? plan.t.dtype
-                        : float64_work                             ? KLDIV_FLOAT64
-                                                                   : KLDIV_FLOAT32;
-    plan.t_in_place = plan.t_in_place && plan.t.dtype == plan.kernel_dtype;
-    plan.p_in_place = plan.p_in_place && plan.p.dtype == plan.kernel_dtype;
+    plan.kernel_dtype = same && t && p                      ? plan.t.dtype
+                        : is_float64_work(plan.t, plan.p) ? KLDIV_FLOAT64
+                                                            : KLDIV_FLOAT32;
+    plan.t_in_place = t && plan.t.dtype == plan.kernel_dtype;
+    plan.p_in_place = p && plan.p.dtype == plan.kernel_dtype;
+}
+
+// One row of a broadcast operand, repeated, makes short rows one stream.
+void repeat_short_broadcast(Plan &plan) {
+    const int64_t most = plan.plain ? 128 : 15;
+    if (plan.columns || !plan.in_place() || plan.class_axis.extent > most || plan.row_axis.extent == 1) return;
+    const int64_t row_bytes = plan.class_axis.extent * item_size(plan.kernel_dtype);
+    plan.t_in_place = !(plan.row_axis.y_true == 0 && plan.row_axis.y_pred == row_bytes);
+    plan.p_in_place = !(plan.row_axis.y_pred == 0 && plan.row_axis.y_true == row_bytes);
 }
 
 Operations choose_operations(int clip, double epsilon, kldiv_dtype dtype) {
@@ -334,6 +281,67 @@ Clip choose_clip(int clip, double epsilon) {
     return clip ? Clip{epsilon, 1} : Clip{-infinity, infinity};
 }
 
+// Rows stand nearer to each other than classes do, and there are enough of them, or they can be folded.
+bool worth_columns(const Plan &plan) {
+    const kldiv_axis &rows = plan.row_axis, &classes = plan.class_axis;
+    if (reach(rows) == 0 || reach(rows) >= reach(classes)) return false;
+    constexpr int64_t enough = 16;
+    return rows.extent >= enough || continues({1, classes.y_true, classes.y_pred, 0, 0, 0},
+                                              {rows.extent, rows.y_true, rows.y_pred, 0, 0, 0});
+}
+
+// What is packed goes tile by tile; where memory runs down the rows, in squares.
+void choose_tiles(Plan &plan) {
+    const kldiv_axis &down = plan.row_axis, &along = plan.class_axis;
+    const bool crossed = (!plan.t_in_place && runs_down(down.y_true, along.y_true)) ||
+                         (!plan.p_in_place && runs_down(down.y_pred, along.y_pred));
+    plan.tile_cols = std::min(along.extent, crossed ? kSquare : kSegment);
+    plan.tile_rows = std::min({down.extent, kSegment / plan.tile_cols, kGroupRows});
+    // A square has to be whole in one group, however long its rows are.
+    if (!crossed) plan.tile_rows = std::min(plan.tile_rows, std::max<int64_t>(1, kSmallBlock / plan.row_size()));
+}
+
+void cut_into_groups(Plan &plan, int64_t block) {
+    const int64_t extent = plan.row_axis.extent;
+    if (plan.columns) {
+        plan.group_rows = std::min(kColumns, extent);
+    } else {
+        choose_tiles(plan);
+        plan.group_rows = std::min({extent, kGroupRows, std::max<int64_t>(1, block / plan.row_size())});
+        if (!plan.in_place()) plan.group_rows = std::max<int64_t>(1, plan.group_rows / plan.tile_rows) * plan.tile_rows;
+    }
+    plan.groups_per_axis = ceil_div(extent, plan.group_rows);
+    plan.groups = plan.batch.size() * plan.groups_per_axis;
+}
+
+// Pieces of long rows: parts of a run, in whole segments, or several runs.
+void cut_into_pieces(Plan &plan, int64_t block) {
+    const int64_t run = plan.class_axis.extent, unit = plan.columns ? kSquare : kSegment;
+    const int64_t bound = ceil_div(plan.row_size(), kMaxPartials / plan.group_rows);
+    const int64_t least = std::max({int64_t{1}, block / plan.group_rows, bound});
+    plan.piece_length = std::min(run, ceil_div(ceil_div(run, std::max<int64_t>(1, run / least)), unit) * unit);
+    plan.pieces_per_run = ceil_div(run, plan.piece_length);
+    plan.runs_per_piece = plan.pieces_per_run > 1 ? 1 : std::max<int64_t>(1, least / run);
+    plan.pieces = ceil_div(plan.runs.size(), plan.runs_per_piece) * plan.pieces_per_run;
+}
+
+void cut(Plan &plan) {
+    const int64_t block = block_size(plan.batch.size() * plan.row_axis.extent * plan.row_size());
+    cut_into_groups(plan, block);
+    cut_into_pieces(plan, block);
+    const int64_t group_size = plan.group_rows * plan.row_size();
+    plan.groups_per_task = std::max({int64_t{1}, block / group_size, ceil_div(plan.groups, kMaxTasks)});
+}
+
+// From axes to a plan; the operands, start and nests are set.
+void complete(Plan &plan, int clip, double epsilon) {
+    choose_operands(plan);
+    repeat_short_broadcast(plan);
+    plan.ops = choose_operations(clip, epsilon, plan.kernel_dtype);
+    plan.clip = choose_clip(clip, epsilon);
+    cut(plan);
+}
+
 Plan make_plan(const kldiv_problem &problem) {
     Plan plan{};
     plan.t = problem.y_true;
@@ -341,112 +349,87 @@ Plan make_plan(const kldiv_problem &problem) {
     plan.start = {static_cast<const char *>(problem.y_true.data), static_cast<const char *>(problem.y_pred.data),
                   static_cast<const char *>(problem.weight.data), reinterpret_cast<const char *>(problem.mask),
                   static_cast<char *>(problem.out)};
-    for (int i = 0; i < problem.batch_ndim; ++i) plan.batch.push(problem.batch[i]);
-    for (int i = 0; i < problem.class_ndim; ++i) plan.classes.push(problem.classes[i]);
-
-    // A plain sum knows no rows: all axes are alike, and contiguous inputs become one long run.
-    const bool plain = problem.weight.data == nullptr && problem.mask == nullptr && problem.out == nullptr;
-    if (plain) {
-        for (int i = 0; i < plan.classes.ndim; ++i) plan.batch.push(plan.classes.axes[i]);
-        plan.classes.ndim = 0;
-    }
-    flip_negative(plan.batch, plan.start);
-    flip_negative(plan.classes, plan.start);
-    coalesce(plan.batch);
-    coalesce(plan.classes);
-
-    const auto innermost = [](const Nest &nest) { return nest.axes[nest.ndim - 1]; };
-    constexpr int64_t kWorthColumns = 16;
-    plan.columns = !plain && plan.batch.ndim > 0 && plan.classes.ndim > 0 &&
-                   innermost(plan.batch).extent >= kWorthColumns && reach(innermost(plan.batch)) != 0 &&
-                   reach(innermost(plan.batch)) < reach(innermost(plan.classes));
-    plan.inner = take_innermost(plan.columns || plain ? plan.batch : plan.classes);
-
-    choose_operands(plan, is_float64_work(problem));
-    plan.ops = choose_operations(problem.clip, problem.epsilon, plan.kernel_dtype);
-    plan.clip = choose_clip(problem.clip, problem.epsilon);
+    plan.plain = problem.weight.data == nullptr && problem.mask == nullptr && problem.out == nullptr;
     plan.weight_is_float = problem.weight.dtype == KLDIV_FLOAT32;
     plan.out_is_float = problem.out_dtype == KLDIV_FLOAT32;
+    for (int i = 0; i < problem.batch_ndim; ++i) plan.batch.push(problem.batch[i]);
+    // A plain sum knows no rows: all axes are alike, and contiguous inputs become one long run.
+    for (int i = 0; i < problem.class_ndim; ++i) (plan.plain ? plan.batch : plan.runs).push(problem.classes[i]);
+    for (Nest *nest : {&plan.batch, &plan.runs}) {
+        flip_negative(*nest, plan.start);
+        coalesce(*nest);
+    }
+    plan.class_axis = (plan.plain ? plan.batch : plan.runs).pop();
+    plan.row_axis = plan.batch.pop();
+    plan.columns = !plan.plain && worth_columns(plan);
+    complete(plan, problem.clip, problem.epsilon);
     return plan;
 }
 
-// Pieces of a row longer than a block: whole segments of a long run, or several short runs.
-void cut_rows(Plan &plan) {
-    const int64_t least = std::max(block_size(plan.row_size()), ceil_div(plan.row_size(), kMaxTasks));
-    const int64_t run = plan.inner.extent;
-    plan.piece_length = std::min(run, ceil_div(least, kSegment) * kSegment);
-    plan.pieces_per_run = ceil_div(run, plan.piece_length);
-    plan.runs_per_piece = plan.pieces_per_run > 1 ? 1 : std::max<int64_t>(1, least / run);
-    plan.pieces_per_row = ceil_div(plan.classes.size(), plan.runs_per_piece) * plan.pieces_per_run;
-}
+// ---- The run ----
 
 using Partials = std::unique_ptr<double[]>;
 
 Partials allocate(int64_t n) { return Partials(new (std::nothrow) double[static_cast<size_t>(n)]); }
 
-kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double *total) {
-    const int64_t rows = plan.rows();
-    // Rows in groups, so that the partial sums of a group fit; a row of very many short runs may need more.
-    const int64_t group = std::max<int64_t>(1, kMaxTasks / plan.pieces_per_row);
-    const Partials partials = allocate(std::min(group, rows) * plan.pieces_per_row);
-    if (!partials) return KLDIV_NO_MEMORY;
-    plan.partial = partials.get();
-    double sum = 0;
-    for (int64_t row = 0; row < rows; row += group) {
-        const int64_t count = std::min(group, rows - row);
-        const int64_t tasks = count * plan.pieces_per_row;
-        plan.first_task = row * plan.pieces_per_row;
-        const int threads = choose_threads(requested, count * plan.row_size(), tasks);
-        const kldiv_status status = run_tasks(threads, tasks, poll, run_pieces, &plan);
-        if (status != KLDIV_OK) return status;
-        for (int64_t r = 0; r < count; ++r) {
-            double value = 0;
-            for (int64_t i = 0; i < plan.pieces_per_row; ++i) value += plan.partial[r * plan.pieces_per_row + i];
-            Cursor at = plan.start;
-            at.seek(plan.batch, plan.batch.ndim, row + r);
-            sum += finish_row(plan, at, value);
-        }
-    }
-    if (total != nullptr) *total = sum;
-    return KLDIV_OK;
-}
-
-kldiv_status run_whole(Plan &plan, int requested, Poll &poll, int64_t tasks, void (*run)(void *, int64_t), double *total) {
+kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total) {
+    const int64_t tasks = ceil_div(plan.groups, plan.groups_per_task);
     const Partials partials = allocate(tasks);
     if (!partials) return KLDIV_NO_MEMORY;
     plan.partial = partials.get();
-    const int threads = choose_threads(requested, plan.rows() * plan.row_size(), tasks);
-    const kldiv_status status = run_tasks(threads, tasks, poll, run, &plan);
+    const int64_t elements = plan.batch.size() * plan.row_axis.extent * plan.row_size();
+    const kldiv_status status = run_tasks(choose_threads(requested, elements, tasks), tasks, poll, run_groups, &plan);
     if (status != KLDIV_OK) return status;
-    double sum = 0;
-    for (int64_t i = 0; i < tasks; ++i) sum += plan.partial[i];
-    if (total != nullptr) *total = sum;
+    for (int64_t i = 0; i < tasks; ++i) total += plan.partial[i];
+    return KLDIV_OK;
+}
+
+// As many groups at a time as there is room for partial sums.
+kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double &total) {
+    const int64_t slots = plan.pieces * plan.group_rows;  // of one group
+    const int64_t at_once = std::min(plan.groups, std::max<int64_t>(1, kMaxPartials / slots));
+    const Partials partials = allocate(at_once * slots);
+    if (!partials) return KLDIV_NO_MEMORY;
+    plan.partial = partials.get();
+    for (plan.first_group = 0; plan.first_group < plan.groups; plan.first_group += at_once) {
+        const int64_t count = std::min(at_once, plan.groups - plan.first_group);
+        const int64_t tasks = count * plan.pieces;
+        const int threads = choose_threads(requested, count * plan.group_rows * plan.row_size(), tasks);
+        const kldiv_status status = run_tasks(threads, tasks, poll, run_piece, &plan);
+        if (status != KLDIV_OK) return status;
+        for (int64_t g = 0; g < count; ++g) {
+            const Group group = group_at(plan, plan.first_group + g);
+            double *sums = plan.partial + g * slots;
+            for (int64_t piece = 1; piece < plan.pieces; ++piece)
+                for (int64_t r = 0; r < group.rows; ++r) sums[r] += sums[piece * plan.group_rows + r];
+            total += finish(plan, group, sums);
+        }
+    }
     return KLDIV_OK;
 }
 
 kldiv_status run_plan(Plan &plan, int requested, Poll &poll, double *total) {
-    if (plan.columns) {
-        plan.column_blocks = ceil_div(plan.inner.extent, kColumns);
-        return run_whole(plan, requested, poll, plan.batch.size() * plan.column_blocks, run_columns, total);
-    }
-    if (plan.row_size() > kSmallBlock) {
-        cut_rows(plan);
-        return run_in_pieces(plan, requested, poll, total);
-    }
-    const int64_t rows = plan.rows();
-    plan.rows_per_task = std::max(block_size(rows * plan.row_size()) / plan.row_size(), ceil_div(rows, kMaxTasks));
-    return run_whole(plan, requested, poll, ceil_div(rows, plan.rows_per_task), run_rows, total);
+    double sum = 0;
+    const kldiv_status status = plan.pieces > 1 ? run_in_pieces(plan, requested, poll, sum)
+                                                : run_whole_rows(plan, requested, poll, sum);
+    if (status == KLDIV_OK && total != nullptr) *total = sum;
+    return status;
 }
 
 // No classes: every row is the empty sum.
-kldiv_status run_empty(Plan &plan, double *total) {
-    for (int64_t row = 0, rows = plan.batch.size(); row < rows && plan.start.out != nullptr; ++row) {
-        Cursor at = plan.start;
-        at.seek(plan.batch, plan.batch.ndim, row);
-        finish_row(plan, at, 0);
+void run_empty(const kldiv_problem &problem) {
+    Nest batch;
+    for (int i = 0; i < problem.batch_ndim; ++i) batch.push(problem.batch[i]);
+    const double zero = 0;
+    for (int64_t row = 0, rows = batch.size(); row < rows && problem.out != nullptr; ++row) {
+        Cursor at = {nullptr, nullptr, nullptr, nullptr, static_cast<char *>(problem.out)};
+        at.seek(batch, row);
+        problem.out_dtype == KLDIV_FLOAT32 ? write<float>(&zero, 1, at.out, 0) : write<double>(&zero, 1, at.out, 0);
     }
-    if (total != nullptr) *total = 0;
-    return KLDIV_OK;
+}
+
+bool has_empty_axis(const kldiv_axis *axes, int ndim) {
+    return std::any_of(axes, axes + ndim, [](const kldiv_axis &axis) { return axis.extent == 0; });
 }
 
 }  // namespace
@@ -455,19 +438,12 @@ kldiv_status run_empty(Plan &plan, double *total) {
 using namespace kldiv;
 
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
-    for (int i = 0; i < problem->batch_ndim; ++i)
-        if (problem->batch[i].extent == 0) {
-            if (total != nullptr) *total = 0;
-            return KLDIV_OK;
-        }
-    for (int i = 0; i < problem->class_ndim; ++i)
-        if (problem->classes[i].extent == 0) {
-            Plan plan{};
-            plan.start = {nullptr, nullptr, nullptr, nullptr, static_cast<char *>(problem->out)};
-            plan.out_is_float = problem->out_dtype == KLDIV_FLOAT32;
-            for (int k = 0; k < problem->batch_ndim; ++k) plan.batch.push(problem->batch[k]);
-            return run_empty(plan, total);
-        }
+    const bool no_rows = has_empty_axis(problem->batch, problem->batch_ndim);
+    if (no_rows || has_empty_axis(problem->classes, problem->class_ndim)) {
+        if (!no_rows) run_empty(*problem);
+        if (total != nullptr) *total = 0;
+        return KLDIV_OK;
+    }
     Plan plan = make_plan(*problem);
     Poll poll(problem->poll, problem->poll_data);
     return run_plan(plan, problem->num_threads, poll, total);
@@ -475,22 +451,20 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
 
 kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
                         int num_threads, int (*poll)(void *), void *poll_data, double *total) {
-    if (n <= kSmallBlock) {
-        const int64_t bytes = n * item_size(dtype);
-        const Tile tile = {static_cast<const char *>(y_true), static_cast<const char *>(y_pred), bytes, bytes, 1, n};
-        double sum = 0;
-        choose_operations(1, epsilon, dtype).row_sums(tile, choose_clip(1, epsilon), &sum);
-        *total = sum;
+    const char *t = static_cast<const char *>(y_true), *p = static_cast<const char *>(y_pred);
+    const int64_t size = item_size(dtype);
+    if (n <= kSmallBlock) {  // one task of one row
+        choose_operations(1, epsilon, dtype).row_sums({t, p, 0, 0, 1, n, nullptr, 0}, choose_clip(1, epsilon), total);
         return KLDIV_OK;
     }
     Plan plan{};
     plan.t = {y_true, dtype, 0};
     plan.p = {y_pred, dtype, 0};
-    plan.start = {static_cast<const char *>(y_true), static_cast<const char *>(y_pred), nullptr, nullptr, nullptr};
-    plan.inner = {n, item_size(dtype), item_size(dtype), 0, 0, 0};
-    choose_operands(plan, dtype == KLDIV_FLOAT64);
-    plan.ops = choose_operations(1, epsilon, plan.kernel_dtype);
-    plan.clip = choose_clip(1, epsilon);
+    plan.start = {t, p, nullptr, nullptr, nullptr};
+    plan.plain = true;
+    plan.row_axis = kSingle;
+    plan.class_axis = {n, size, size, 0, 0, 0};
+    complete(plan, 1, epsilon);
     Poll when(poll, poll_data);
     return run_plan(plan, num_threads, when, total);
 }

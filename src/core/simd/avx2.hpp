@@ -15,6 +15,13 @@ inline __m256i first_lanes(int words) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(kFirstLanes + 8 - words));
 }
 
+// Lane l plus lane l + 4, then l + 2, then l + 1.
+inline double tree_of_8(__m256d low, __m256d high) {
+    const __m256d four = _mm256_add_pd(low, high);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 struct VecF32 {
     using Element = float;
     using Word = uint32_t;
@@ -55,6 +62,12 @@ struct VecF32 {
     static Mask unordered(VecF32 a, VecF32 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
     static VecF32 select(Mask m, VecF32 a, VecF32 b) { return {_mm256_blendv_ps(b.v, a.v, m)}; }
+
+    static double tree_sum(const VecF32 (&lanes16)[2]) {
+        const auto low = [](VecF32 x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x.v)); };
+        const auto high = [](VecF32 x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1)); };
+        return tree_of_8(_mm256_add_pd(low(lanes16[0]), low(lanes16[1])), _mm256_add_pd(high(lanes16[0]), high(lanes16[1])));
+    }
 };
 
 struct VecF64 {
@@ -100,6 +113,10 @@ struct VecF64 {
     static Mask unordered(VecF64 a, VecF64 b) { return _mm256_cmp_pd(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return _mm256_and_pd(a, b); }
     static VecF64 select(Mask m, VecF64 a, VecF64 b) { return {_mm256_blendv_pd(b.v, a.v, m)}; }
+
+    static double tree_sum(const VecF64 (&lanes16)[4]) {
+        return tree_of_8(_mm256_add_pd(lanes16[0].v, lanes16[2].v), _mm256_add_pd(lanes16[1].v, lanes16[3].v));
+    }
 };
 
 inline __m128i load_8_halves(const char *src, int n, short one) {

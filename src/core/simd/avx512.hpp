@@ -7,6 +7,13 @@
 namespace kldiv {
 namespace {
 
+// Lane l plus lane l + 4, then l + 2, then l + 1.
+inline double tree_of_8(__m512d x) {
+    const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 struct VecF32 {
     using Element = float;
     using Word = uint32_t;
@@ -45,6 +52,11 @@ struct VecF32 {
     static Mask unordered(VecF32 a, VecF32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return a & b; }
     static VecF32 select(Mask m, VecF32 a, VecF32 b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
+
+    static double tree_sum(const VecF32 (&lanes16)[1]) {
+        const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(lanes16[0].v));
+        return tree_of_8(_mm512_add_pd(low, _mm512_cvtps_pd(_mm512_extractf32x8_ps(lanes16[0].v, 1))));
+    }
 };
 
 struct VecF64 {
@@ -84,6 +96,8 @@ struct VecF64 {
     static Mask unordered(VecF64 a, VecF64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return a & b; }
     static VecF64 select(Mask m, VecF64 a, VecF64 b) { return {_mm512_mask_blend_pd(m, b.v, a.v)}; }
+
+    static double tree_sum(const VecF64 (&lanes16)[2]) { return tree_of_8(_mm512_add_pd(lanes16[0].v, lanes16[1].v)); }
 };
 
 inline __m256i load_16_halves(const char *src, int n, short one) {

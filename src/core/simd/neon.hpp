@@ -8,6 +8,15 @@
 namespace kldiv {
 namespace {
 
+// The 16 virtual lanes as doubles, two by two: lane l plus lane l + 8, then l + 4, l + 2, l + 1.
+inline double tree_of_16(const float64x2_t (&x)[8]) {
+    float64x2_t four[4], two[2];
+    for (int k = 0; k < 4; ++k) four[k] = vaddq_f64(x[k], x[k + 4]);
+    for (int k = 0; k < 2; ++k) two[k] = vaddq_f64(four[k], four[k + 2]);
+    const float64x2_t one = vaddq_f64(two[0], two[1]);
+    return vgetq_lane_f64(one, 0) + vgetq_lane_f64(one, 1);
+}
+
 struct VecF32 {
     using Element = float;
     using Word = uint32_t;
@@ -50,6 +59,15 @@ struct VecF32 {
     }
     static Mask both(Mask a, Mask b) { return vandq_u32(a, b); }
     static VecF32 select(Mask m, VecF32 a, VecF32 b) { return {vbslq_f32(m, a.v, b.v)}; }
+
+    static double tree_sum(const VecF32 (&lanes16)[4]) {
+        float64x2_t x[8];
+        for (int k = 0; k < 4; ++k) {
+            x[2 * k] = vcvt_f64_f32(vget_low_f32(lanes16[k].v));
+            x[2 * k + 1] = vcvt_high_f64_f32(lanes16[k].v);
+        }
+        return tree_of_16(x);
+    }
 };
 
 struct VecF64 {
@@ -94,6 +112,12 @@ struct VecF64 {
     }
     static Mask both(Mask a, Mask b) { return vandq_u64(a, b); }
     static VecF64 select(Mask m, VecF64 a, VecF64 b) { return {vbslq_f64(m, a.v, b.v)}; }
+
+    static double tree_sum(const VecF64 (&lanes16)[8]) {
+        float64x2_t x[8];
+        for (int k = 0; k < 8; ++k) x[k] = lanes16[k].v;
+        return tree_of_16(x);
+    }
 };
 
 inline uint16x4_t load_4_halves(const char *src, int n, uint16_t one) {

@@ -89,6 +89,14 @@ struct ScalarVec {
     }
     static Mask both(Mask a, Mask b) { KLDIV_BIT_LANES(Mask, a.v[i] && b.v[i]); }
     static ScalarVec select(Mask m, ScalarVec a, ScalarVec b) { KLDIV_LANES(m.v[i] ? a.v[i] : b.v[i]); }
+
+    static double tree_sum(const ScalarVec (&lanes16)[16 / lanes]) {
+        double x[16];
+        for (int l = 0; l < 16; ++l) x[l] = static_cast<double>(lanes16[l / lanes].v[l % lanes]);
+        for (int width = 8; width > 0; width /= 2)
+            for (int l = 0; l < width; ++l) x[l] += x[l + width];
+        return x[0];
+    }
 #undef KLDIV_LANES
 #undef KLDIV_BIT_LANES
 
