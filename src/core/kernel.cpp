@@ -11,10 +11,9 @@
 namespace kldiv {
 namespace {
 
-// The order of summation, the same on every ISA: element i of a segment goes to virtual lane i % 16. Float lanes are
-// added in float for 512 elements, then into 16 double lanes; a tree adds those at the segment's end.
+// The order of summation, the same on every ISA: element i of a segment goes to virtual lane i % 16, in the element's
+// own format; at the segment's end the lanes become doubles and a tree adds them.
 constexpr int kLanes = 16;
-constexpr int64_t kFlush = 32 * kLanes;
 
 struct LoadF32 {
     using Vec = VecF32;
@@ -90,114 +89,125 @@ struct Loops {
         }
     }
 
+    // The sum of at most one segment: its lanes never leave the registers.
     static double segment_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
-        V sum[kVectors];
-        double lanes[kLanes] = {};
-        for (int64_t i = 0; i < n; i += kFlush) {
-            const int64_t count = n - i < kFlush ? n - i : kFlush;
-            add_terms(t + i * Load::size, p + i * Load::size, count, clip, sum);
-            T spilled[kLanes];
-            for (int k = 0; k < kVectors; ++k) sum[k].store(spilled + k * V::lanes);
-            for (int l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(spilled[l]);
-        }
-        for (int width = kLanes / 2; width > 0; width /= 2)
-            for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-        return lanes[0];
-    }
-
-    // One flush is all that a short row needs: its lanes never leave the registers.
-    static double short_row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
         V sum[kVectors];
         add_terms(t, p, n, clip, sum);
         return 0.0 + V::tree_sum(sum);  // 0 + (-0) = 0
     }
 
     static double row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
-        if (n <= kFlush) return short_row_sum(t, p, n, clip);
         double sum = 0;
-        for (int64_t i = 0; i < n; i += kSegment) {
-            const int64_t count = n - i < kSegment ? n - i : kSegment;
-            sum += segment_sum(t + i * Load::size, p + i * Load::size, count, clip);
-        }
+        int64_t i = 0;
+        for (; i + kSegment <= n; i += kSegment) sum += segment_sum(t + i * Load::size, p + i * Load::size, kSegment, clip);
+        if (i < n) sum += segment_sum(t + i * Load::size, p + i * Load::size, n - i, clip);
         return sum;
     }
 
-    // Rows that would leave lanes empty, side by side: whole vectors of terms, whatever the rows, then each row's sum.
-    static void narrow_row_sums(const Tile &tile, const Bounds &clip, double *sums) {
-        constexpr int64_t most = 512;
-        alignas(64) T terms[most + 2 * kLanes];
-        const int64_t cols = tile.cols;
-        V present[kVectors];  // 1 in the lanes that a row fills
-        for (int64_t l = 0; l < kLanes; ++l) terms[l] = static_cast<T>(l < cols ? 1 : 0);
-        for (int k = 0; k < kVectors; ++k) present[k] = V::load(reinterpret_cast<const char *>(terms + k * V::lanes));
+    // Rows side by side that would leave lanes empty: whole vectors of terms, whatever the rows, then each row's sum.
+    static constexpr int64_t kNarrow = 48;
 
-        const int64_t rows_at_once = most / cols;
+    static void narrow_row_sums(const Tile &tile, const Bounds &clip, double *sums) {
+        constexpr int64_t most = 1024;
+        alignas(64) T terms[most + kLanes];
+        const int64_t rows_at_once = most / tile.cols;
         for (int64_t first = 0; first < tile.rows; first += rows_at_once) {
             const int64_t rows = tile.rows - first < rows_at_once ? tile.rows - first : rows_at_once;
-            const int64_t n = rows * cols;
-            const char *t = tile.t + first * tile.t_stride;
-            const char *p = tile.p + first * tile.p_stride;
-            int64_t i = 0;
-            for (; i + V::lanes <= n; i += V::lanes)
-                add_whole(V::splat(0), t + i * Load::size, p + i * Load::size, clip).store(terms + i);
-            if (i < n) {
-                const int left = static_cast<int>(n - i);
-                add_partial(V::splat(0), t + i * Load::size, p + i * Load::size, left, clip).store(terms + i);
-            }
+            const int64_t n = rows * tile.cols;
+            store_terms(tile.t + first * tile.t_stride, tile.p + first * tile.p_stride, n, clip, terms);
             for (int64_t l = n; l < n + kLanes; ++l) terms[l] = 0;  // what the last row's vectors read beyond it
-            for (int64_t r = 0; r < rows; ++r) {
-                V sum[kVectors];
-                for (int k = 0; k < kVectors; ++k) {
-                    const V term = V::load(reinterpret_cast<const char *>(terms + r * cols + k * V::lanes));
-                    sum[k] = V::select(V::equal(present[k], V::splat(1)), term, V::splat(0));
-                }
-                sums[first + r] = 0.0 + V::tree_sum(sum);
+            switch (tile.cols) {
+                case 1: sum_tiny_rows<1>(terms, rows, sums + first); break;
+                case 2: sum_tiny_rows<2>(terms, rows, sums + first); break;
+                case 3: sum_tiny_rows<3>(terms, rows, sums + first); break;
+                case 4: sum_tiny_rows<4>(terms, rows, sums + first); break;
+                default: sum_narrow_rows(terms, rows, tile.cols, sums + first);
             }
+        }
+    }
+
+    static void store_terms(const char *t, const char *p, int64_t n, const Bounds &clip, T *terms) {
+        int64_t i = 0;
+        for (; i + V::lanes <= n; i += V::lanes)
+            add_whole(V::splat(0), t + i * Load::size, p + i * Load::size, clip).store(terms + i);
+        if (i == n) return;
+        const int left = static_cast<int>(n - i);
+        add_partial(V::splat(0), t + i * Load::size, p + i * Load::size, left, clip).store(terms + i);
+    }
+
+    static V load_terms(const T *terms) { return V::load(reinterpret_cast<const char *>(terms)); }
+
+    static void sum_narrow_rows(const T *terms, int64_t rows, int64_t cols, double *sums) {
+        T ones[kLanes];
+        V present[kVectors];  // 1 in the lanes that the row's last terms fill
+        const int64_t whole = cols / kLanes * kLanes;
+        for (int64_t l = 0; l < kLanes; ++l) ones[l] = static_cast<T>(l < cols - whole ? 1 : 0);
+        for (int k = 0; k < kVectors; ++k) present[k] = load_terms(ones + k * V::lanes);
+        for (int64_t r = 0; r < rows; ++r, terms += cols) {
+            V sum[kVectors];
+            for (int k = 0; k < kVectors; ++k) {
+                const V last = load_terms(terms + whole + k * V::lanes);
+                sum[k] = V::select(V::equal(present[k], V::splat(1)), last, V::splat(0));
+                for (int64_t i = 0; i < whole; i += kLanes) sum[k] = V::add(sum[k], load_terms(terms + i + k * V::lanes));
+            }
+            sums[r] = 0.0 + V::tree_sum(sum);
+        }
+    }
+
+    // The same tree for rows of so few terms that vectors are not worth it.
+    template <int Cols>
+    static void sum_tiny_rows(const T *terms, int64_t rows, double *sums) {
+        for (int64_t r = 0; r < rows; ++r, terms += Cols) {
+            double lanes[4] = {};
+            for (int l = 0; l < Cols; ++l) lanes[l] += static_cast<double>(terms[l]);
+            sums[r] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
         }
     }
 
     static void row_sums(const Tile &tile, Clip bounds, double *sums) {
         const Bounds clip(bounds);
         const int64_t row_bytes = tile.cols * Load::size;
-        if (tile.cols < kLanes && tile.rows > 1 && tile.t_stride == row_bytes && tile.p_stride == row_bytes)
+        if (tile.cols < kNarrow && tile.rows > 1 && tile.t_stride == row_bytes && tile.p_stride == row_bytes)
             return narrow_row_sums(tile, clip, sums);
-        // A mispredicted branch costs as much as a few hundred elements: only long rows are worth leaving out.
-        const bool may_skip = tile.mask != nullptr && tile.cols >= kSegment / 2;
-        for (int64_t r = 0; r < tile.rows; ++r) {
-            const bool skip = may_skip && tile.mask[r * tile.mask_stride] == 0;
-            sums[r] = skip ? 0 : row_sum(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, clip);
+        const char *t = tile.t, *p = tile.p;
+        if (tile.cols <= kSegment) {
+            for (int64_t r = 0; r < tile.rows; ++r, t += tile.t_stride, p += tile.p_stride)
+                sums[r] = segment_sum(t, p, tile.cols, clip);
+            return;
+        }
+        for (int64_t r = 0; r < tile.rows; ++r, t += tile.t_stride, p += tile.p_stride) {
+            const bool skip = tile.mask != nullptr && tile.mask[r * tile.mask_stride] == 0;
+            sums[r] = skip ? 0 : row_sum(t, p, tile.cols, clip);
         }
     }
 
     // Several rows at a time, so that the sums are read and written once for as many terms.
     static constexpr int kRowsAtOnce = 8;
 
-    static void add_columns(const Tile &tile, int64_t first_row, int rows, const Bounds &clip, double *sums) {
+    template <int Rows>
+    static void add_columns(const Tile &tile, int64_t first_row, const Bounds &clip, double *sums) {
         const char *t = tile.t + first_row * tile.t_stride;
         const char *p = tile.p + first_row * tile.p_stride;
-        for (int64_t c = 0; c < tile.cols; c += V::lanes, t += V::lanes * Load::size, p += V::lanes * Load::size) {
-            const int64_t left = tile.cols - c;
+        const int64_t whole = tile.cols / V::lanes * V::lanes;
+        for (int64_t c = 0; c < whole; c += V::lanes, t += V::lanes * Load::size, p += V::lanes * Load::size) {
             V sum = V::splat(0);
-            T spilled[V::lanes];
-            if (left >= V::lanes) {
-                for (int r = 0; r < rows; ++r) sum = add_whole(sum, t + r * tile.t_stride, p + r * tile.p_stride, clip);
-                sum.store(spilled);
-                for (int l = 0; l < V::lanes; ++l) sums[c + l] += static_cast<double>(spilled[l]);
-            } else {
-                const int present = static_cast<int>(left);
-                for (int r = 0; r < rows; ++r)
-                    sum = add_partial(sum, t + r * tile.t_stride, p + r * tile.p_stride, present, clip);
-                sum.store(spilled);
-                for (int l = 0; l < present; ++l) sums[c + l] += static_cast<double>(spilled[l]);
-            }
+            for (int r = 0; r < Rows; ++r) sum = add_whole(sum, t + r * tile.t_stride, p + r * tile.p_stride, clip);
+            sum.add_to(sums + c);
         }
+        const int left = static_cast<int>(tile.cols - whole);
+        if (left == 0) return;
+        V sum = V::splat(0);
+        for (int r = 0; r < Rows; ++r) sum = add_partial(sum, t + r * tile.t_stride, p + r * tile.p_stride, left, clip);
+        T spilled[V::lanes];
+        sum.store(spilled);
+        for (int l = 0; l < left; ++l) sums[whole + l] += static_cast<double>(spilled[l]);
     }
 
     static void column_sums(const Tile &tile, Clip bounds, double *sums) {
         const Bounds clip(bounds);
         int64_t r = 0;
-        for (; r + kRowsAtOnce <= tile.rows; r += kRowsAtOnce) add_columns(tile, r, kRowsAtOnce, clip, sums);
-        if (r < tile.rows) add_columns(tile, r, static_cast<int>(tile.rows - r), clip, sums);
+        for (; r + kRowsAtOnce <= tile.rows; r += kRowsAtOnce) add_columns<kRowsAtOnce>(tile, r, clip, sums);
+        for (; r < tile.rows; ++r) add_columns<1>(tile, r, clip, sums);
     }
 };
 

@@ -40,6 +40,6 @@ struct Kernels {
 
 // A row is the sum, in order, of segments of this many elements: what is split or packed at multiples of it has the
 // same bits as what is read in one go.
-constexpr int64_t kSegment = 4096;
+constexpr int64_t kSegment = 512;
 
 }  // namespace kldiv

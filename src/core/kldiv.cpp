@@ -20,14 +20,15 @@ namespace {
 
 // Elements in one task, at least (when there are as many). Small problems give each of 16 threads two tasks or more; in
 // large ones a longer run of neighbours feeds the prefetchers better (4 % from 32 to 128 Ki; no more beyond).
-constexpr int64_t kSmallBlock = 8 * kSegment;
-constexpr int64_t kLargeBlock = 32 * kSegment;
+constexpr int64_t kSmallBlock = 32 * 1024;
+constexpr int64_t kLargeBlock = 128 * 1024;
 constexpr int64_t kTasksInSmall = 64;
 constexpr int64_t kMaxTasks = 4096;
 constexpr int64_t kMaxPartials = 1 << 15;  // partial sums kept at a time: at most 512 KiB
 constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
 constexpr int64_t kColumns = 1024;         // the same in column mode: what stays in the first-level cache
 constexpr int64_t kFoldedColumns = 256;    // columns that several classes, side by side, are read as
+constexpr int64_t kPacked = 512;          // elements in a tile that is packed: small, so that memory and kernel take short turns
 constexpr int64_t kSquare = 64;            // side of a tile that is transposed while it is packed
 
 int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
@@ -68,7 +69,7 @@ struct Plan {
 
 // What a task packs into, and from where, so that what is broadcast is packed once.
 struct Packed {
-    alignas(64) double elements[kSegment];
+    alignas(64) double elements[kSquare * kSquare];
     const char *source = nullptr;
     int64_t rows = 0, cols = 0;
 };
@@ -138,7 +139,7 @@ void add_folded_columns(const Plan &plan, const Tile &tile, double *sums) {
 
 // The same in column mode.
 void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
-    const int64_t most = plan.in_place() ? count : std::max<int64_t>(1, kSegment / rows);
+    const int64_t most = plan.in_place() ? count : std::max<int64_t>(1, kPacked / rows);
     const int64_t size = item_size(plan.kernel_dtype);
     for (int64_t c = 0; c < count; c += most, at.advance(plan.class_axis, most)) {
         const Tile tile = tile_at(plan, at, std::min(most, count - c), rows, work);
@@ -295,8 +296,8 @@ void choose_tiles(Plan &plan) {
     const kldiv_axis &down = plan.row_axis, &along = plan.class_axis;
     const bool crossed = (!plan.t_in_place && runs_down(down.y_true, along.y_true)) ||
                          (!plan.p_in_place && runs_down(down.y_pred, along.y_pred));
-    plan.tile_cols = std::min(along.extent, crossed ? kSquare : kSegment);
-    plan.tile_rows = std::min({down.extent, kSegment / plan.tile_cols, kGroupRows});
+    plan.tile_cols = std::min(along.extent, crossed ? kSquare : kPacked);
+    plan.tile_rows = std::min({down.extent, (crossed ? kSquare * kSquare : kPacked) / plan.tile_cols, kGroupRows});
     // A square has to be whole in one group, however long its rows are.
     if (!crossed) plan.tile_rows = std::min(plan.tile_rows, std::max<int64_t>(1, kSmallBlock / plan.row_size()));
 }

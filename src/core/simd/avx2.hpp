@@ -40,6 +40,11 @@ struct VecF32 {
         return {_mm256_blendv_ps(_mm256_set1_ps(1), x, _mm256_castsi256_ps(present))};
     }
     void store(float *dst) const { _mm256_storeu_ps(dst, v); }
+    void add_to(double *dst) const {
+        const __m128 high = _mm256_extractf128_ps(v, 1);
+        _mm256_storeu_pd(dst, _mm256_add_pd(_mm256_loadu_pd(dst), _mm256_cvtps_pd(_mm256_castps256_ps128(v))));
+        _mm256_storeu_pd(dst + 4, _mm256_add_pd(_mm256_loadu_pd(dst + 4), _mm256_cvtps_pd(high)));
+    }
 
     static VecF32 add(VecF32 a, VecF32 b) { return {_mm256_add_ps(a.v, b.v)}; }
     static VecF32 sub(VecF32 a, VecF32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -89,6 +94,7 @@ struct VecF64 {
         return {_mm256_blendv_pd(_mm256_set1_pd(1), x, _mm256_castsi256_pd(present))};
     }
     void store(double *dst) const { _mm256_storeu_pd(dst, v); }
+    void add_to(double *dst) const { _mm256_storeu_pd(dst, _mm256_add_pd(_mm256_loadu_pd(dst), v)); }
 
     static VecF64 add(VecF64 a, VecF64 b) { return {_mm256_add_pd(a.v, b.v)}; }
     static VecF64 sub(VecF64 a, VecF64 b) { return {_mm256_sub_pd(a.v, b.v)}; }

@@ -35,6 +35,10 @@ struct VecF32 {
         return {vld1q_f32(buffer)};
     }
     void store(float *dst) const { vst1q_f32(dst, v); }
+    void add_to(double *dst) const {
+        vst1q_f64(dst, vaddq_f64(vld1q_f64(dst), vcvt_f64_f32(vget_low_f32(v))));
+        vst1q_f64(dst + 2, vaddq_f64(vld1q_f64(dst + 2), vcvt_high_f64_f32(v)));
+    }
 
     static VecF32 add(VecF32 a, VecF32 b) { return {vaddq_f32(a.v, b.v)}; }
     static VecF32 sub(VecF32 a, VecF32 b) { return {vsubq_f32(a.v, b.v)}; }
@@ -88,6 +92,7 @@ struct VecF64 {
         return {vld1q_f64(buffer)};
     }
     void store(double *dst) const { vst1q_f64(dst, v); }
+    void add_to(double *dst) const { vst1q_f64(dst, vaddq_f64(vld1q_f64(dst), v)); }
 
     static VecF64 add(VecF64 a, VecF64 b) { return {vaddq_f64(a.v, b.v)}; }
     static VecF64 sub(VecF64 a, VecF64 b) { return {vsubq_f64(a.v, b.v)}; }

@@ -52,6 +52,9 @@ struct ScalarVec {
         KLDIV_LANES(i < n ? Decode(h[i]) : T(1));
     }
     void store(T *dst) const { std::memcpy(dst, v, sizeof v); }
+    void add_to(double *dst) const {
+        for (int i = 0; i < lanes; ++i) dst[i] += static_cast<double>(v[i]);
+    }
 
     static ScalarVec add(ScalarVec a, ScalarVec b) { KLDIV_LANES(a.v[i] + b.v[i]); }
     static ScalarVec sub(ScalarVec a, ScalarVec b) { KLDIV_LANES(a.v[i] - b.v[i]); }
