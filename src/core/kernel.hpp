@@ -23,10 +23,14 @@ struct Clip {
     double high;
 };
 
+// Columns that column_sums takes at once: a row of 16 KiB is enough for the prefetchers (at 4 KiB memory is half as
+// fast), and the sums stay in the second-level cache.
+constexpr int64_t kColumns = 4096;
+
 struct Operations {
     // sums[r] = the sum of row r
     void (*row_sums)(const Tile &, Clip, double *sums);
-    // sums[c] += the sum of column c
+    // sums[c] += the sum of column c, for at most kColumns columns
     void (*column_sums)(const Tile &, Clip, double *sums);
 };
 

@@ -24,12 +24,13 @@ constexpr int64_t kSmallBlock = 32 * 1024;
 constexpr int64_t kLargeBlock = 128 * 1024;
 constexpr int64_t kTasksInSmall = 64;
 constexpr int64_t kMaxTasks = 4096;
-constexpr int64_t kMaxPartials = 1 << 15;  // partial sums kept at a time: at most 512 KiB
+constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
 constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
-constexpr int64_t kColumns = 1024;         // the same in column mode: what stays in the first-level cache
-constexpr int64_t kFoldedColumns = 256;    // columns that several classes, side by side, are read as
+constexpr int64_t kFold = 16;              // classes, side by side, that few columns are read as: whole vectors always
 constexpr int64_t kPacked = 512;          // elements in a tile that is packed: small, so that memory and kernel take short turns
-constexpr int64_t kSquare = 64;            // side of a tile that is transposed while it is packed
+constexpr int64_t kSquare = 64;            // columns of a tile that is transposed while it is packed, and half as many rows
+constexpr int64_t kLargestTile = kSquare * kSquare / 2;
+constexpr int64_t kFoldedColumns = 1024;   // kFold classes of few columns fill at most so many
 
 int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
@@ -67,9 +68,10 @@ struct Plan {
 
 // ---- A task: tiles in, row sums out ----
 
-// What a task packs into, and from where, so that what is broadcast is packed once.
+// What a task packs into, and from where, so that what is broadcast is packed once. (All that stands on a task's stack
+// comes to some 110 KiB; threads of musl have 128.)
 struct Packed {
-    alignas(64) double elements[kSquare * kSquare];
+    alignas(64) double elements[kLargestTile];
     const char *source = nullptr;
     int64_t rows = 0, cols = 0;
 };
@@ -124,17 +126,17 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
 
 // Few columns, class after class without a gap: several classes are read as one wider row, and folded at the end.
 void add_folded_columns(const Plan &plan, const Tile &tile, double *sums) {
-    const int64_t fold = kFoldedColumns / tile.cols;
-    const int64_t whole = tile.rows / fold, size = item_size(plan.kernel_dtype);
+    const int64_t whole = tile.rows / kFold, size = item_size(plan.kernel_dtype);
     double wide[kFoldedColumns] = {};
     const auto add = [&](int64_t first, int64_t rows, int64_t folded) {
         const char *t = tile.t + first * tile.t_stride, *p = tile.p + first * tile.p_stride;
         const int64_t cols = folded * tile.cols;
         plan.ops.column_sums({t, p, cols * size, cols * size, rows, cols, nullptr, 0}, plan.clip, wide);
     };
-    add(0, whole, fold);
-    add(whole * fold, tile.rows > whole * fold, tile.rows - whole * fold);
-    for (int64_t i = 0; i < fold * tile.cols; ++i) sums[i % tile.cols] += wide[i];
+    add(0, whole, kFold);
+    add(whole * kFold, 1, tile.rows - whole * kFold);
+    for (int64_t k = 0; k < kFold; ++k)
+        for (int64_t c = 0; c < tile.cols; ++c) sums[c] += wide[k * tile.cols + c];
 }
 
 // The same in column mode.
@@ -143,7 +145,7 @@ void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Works
     const int64_t size = item_size(plan.kernel_dtype);
     for (int64_t c = 0; c < count; c += most, at.advance(plan.class_axis, most)) {
         const Tile tile = tile_at(plan, at, std::min(most, count - c), rows, work);
-        if (2 * rows <= kFoldedColumns && tile.t_stride == rows * size && tile.p_stride == rows * size)
+        if (kFold * rows <= kFoldedColumns && tile.t_stride == rows * size && tile.p_stride == rows * size)
             add_folded_columns(plan, tile, work.sums);
         else
             plan.ops.column_sums(tile, plan.clip, work.sums);
@@ -297,7 +299,7 @@ void choose_tiles(Plan &plan) {
     const bool crossed = (!plan.t_in_place && runs_down(down.y_true, along.y_true)) ||
                          (!plan.p_in_place && runs_down(down.y_pred, along.y_pred));
     plan.tile_cols = std::min(along.extent, crossed ? kSquare : kPacked);
-    plan.tile_rows = std::min({down.extent, (crossed ? kSquare * kSquare : kPacked) / plan.tile_cols, kGroupRows});
+    plan.tile_rows = std::min({down.extent, (crossed ? kLargestTile : kPacked) / plan.tile_cols, kGroupRows});
     // A square has to be whole in one group, however long its rows are.
     if (!crossed) plan.tile_rows = std::min(plan.tile_rows, std::max<int64_t>(1, kSmallBlock / plan.row_size()));
 }
