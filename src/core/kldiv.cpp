@@ -27,9 +27,9 @@ constexpr int64_t kMaxTasks = 4096;
 constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
 constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
 constexpr int64_t kFold = 16;              // classes, side by side, that few columns are read as: whole vectors always
-constexpr int64_t kPacked = 512;          // elements in a tile that is packed: small, so that memory and kernel take short turns
-constexpr int64_t kSquare = 64;            // columns of a tile that is transposed while it is packed, and half as many rows
-constexpr int64_t kLargestTile = kSquare * kSquare / 2;
+constexpr int64_t kPacked = 512;           // elements in a tile that is packed: memory and kernel take short turns
+constexpr int64_t kCrossedCols = 32;       // columns of a tile that is transposed while it is packed, and twice as many rows
+constexpr int64_t kLargestTile = 2048;     // (elements)
 constexpr int64_t kFoldedColumns = 1024;   // kFold classes of few columns fill at most so many
 
 int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
@@ -293,14 +293,14 @@ bool worth_columns(const Plan &plan) {
                                               {rows.extent, rows.y_true, rows.y_pred, 0, 0, 0});
 }
 
-// What is packed goes tile by tile; where memory runs down the rows, in squares.
+// What is packed goes tile by tile; where memory runs down the rows, in tiles that fill cache lines both ways.
 void choose_tiles(Plan &plan) {
     const kldiv_axis &down = plan.row_axis, &along = plan.class_axis;
     const bool crossed = (!plan.t_in_place && runs_down(down.y_true, along.y_true)) ||
                          (!plan.p_in_place && runs_down(down.y_pred, along.y_pred));
-    plan.tile_cols = std::min(along.extent, crossed ? kSquare : kPacked);
+    plan.tile_cols = std::min(along.extent, crossed ? kCrossedCols : kPacked);
     plan.tile_rows = std::min({down.extent, (crossed ? kLargestTile : kPacked) / plan.tile_cols, kGroupRows});
-    // A square has to be whole in one group, however long its rows are.
+    // Such a tile has to be whole in one group, however long its rows are.
     if (!crossed) plan.tile_rows = std::min(plan.tile_rows, std::max<int64_t>(1, kSmallBlock / plan.row_size()));
 }
 
@@ -319,7 +319,7 @@ void cut_into_groups(Plan &plan, int64_t block) {
 
 // Pieces of long rows: parts of a run, in whole segments, or several runs.
 void cut_into_pieces(Plan &plan, int64_t block) {
-    const int64_t run = plan.class_axis.extent, unit = plan.columns ? kSquare : kSegment;
+    const int64_t run = plan.class_axis.extent, unit = plan.columns ? kFold : kSegment;
     const int64_t bound = ceil_div(plan.row_size(), kMaxPartials / plan.group_rows);
     const int64_t least = std::max({int64_t{1}, block / plan.group_rows, bound});
     plan.piece_length = std::min(run, ceil_div(ceil_div(run, std::max<int64_t>(1, run / least)), unit) * unit);
