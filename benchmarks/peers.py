@@ -23,11 +23,11 @@ SHAPES = [
 ]
 
 
-def make_pair(shape):
-    """Two unrelated batches of float32 distributions."""
+def make_pair(shape, dtype=np.float32):
+    """Two unrelated batches of distributions."""
     rng = np.random.default_rng(0)
     x, y = rng.gamma(0.5, size=(2, *shape)) + 1e-12
-    return [(a / a.sum(-1, keepdims=True)).astype(np.float32) for a in (x, y)]
+    return [(a / a.sum(-1, keepdims=True)).astype(dtype) for a in (x, y)]
 
 
 def reference(y_true, y_pred):

@@ -1,22 +1,82 @@
-"""All peers on all shapes, in turn, so that the machine's drift meets them alike: one Markdown table of medians.
+"""kldiv_fast beside its peers and beside the machine's limit: one page of tables, its targets, and plots.
 
-python benchmarks/report.py [--seconds 2] [--output FILE.md]
+python benchmarks/report.py [--seconds 2] [--output docs]
+
+Everything in a table's row or column that is compared was measured in turn, in the same run. Writes speed.md and
+speed_*.svg and .png.
 """
 
 import argparse
-import os
-import platform
-import statistics
+import subprocess
 import sys
-import time
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("Agg")
+import ml_dtypes
+import numpy as np
+from matplotlib import pyplot
+from memory_limit import reader
 from peers import PEERS, SHAPES, agree, make_pair, reference
+from timing import interleaved_medians, machine
 from tqdm import tqdm
+
+import kldiv_fast
+from kldiv_fast import kl
 
 PACKAGES = ["kldiv_fast", "numpy", "scipy", "tensorflow-cpu", "keras", "torch", "jax", "numba"]
 PACKAGES += ["numexpr", "numkong"]
+LARGE = [(8192, 1000), (100_000, 46), (64, 151_936)]
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
+
+
+@dataclass
+class Target:
+    """One line of what this project wants of itself."""
+
+    what: str
+    measured: float
+    bound: float
+    at_least: bool = False
+
+    def line(self):
+        met = self.measured >= self.bound if self.at_least else self.measured <= self.bound
+        sign = "at least" if self.at_least else "at most"
+        return f"| {self.what} | {sign} {self.bound:g} | {self.measured:.3g} | {'yes' if met else '**no**'} |"
+
+
+def label(shape):
+    return "x".join(map(str, shape))
+
+
+def name_of(dtype):
+    return np.dtype(dtype).name
+
+
+def us(seconds):
+    return f"{seconds * 1e6:.3g}"
+
+
+def table(head, rows):
+    yield "| " + " | ".join(head) + " |"
+    yield "| --- |" + " ---: |" * (len(head) - 1)
+    for row in rows:
+        yield "| " + " | ".join(map(str, row)) + " |"
+
+
+# ---- the peers ----
+
+LEAST_RATIO = {
+    "Keras eager, tensors in": 15,
+    "tf.function": 9,
+    "tf.function, XLA": 6,
+    "torch.compile": 6,
+    "JAX jit": 8,
+    "numba": 6,
+    "NumPy": 5,
+}
 
 
 def prepare(shape, skipped):
@@ -28,7 +88,7 @@ def prepare(shape, skipped):
         try:
             function = make(y_true, y_pred)
         except (ImportError, ValueError) as error:
-            skipped.add(f"{name} at {shape[0]}x{shape[1]}: {error}")
+            skipped.add(f"{name} at {label(shape)}: {error}")
             continue
         value = float(function())
         if not agree(name, value, exact):
@@ -37,68 +97,332 @@ def prepare(shape, skipped):
     return functions
 
 
-def interleaved_medians(functions, seconds):
-    """Median seconds of a call, from rounds in which every function has its turn."""
-    times = {name: [] for name in functions}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["kldiv_fast"]) < 7:
-        for name, function in functions.items():
-            function()  # brings the inputs back to where this peer would have left them
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def peers(seconds):
+    skipped = set()
+    medians = {}
+    for shape in tqdm(SHAPES, desc="peers", unit="shape"):
+        medians[shape] = interleaved_medians(prepare(shape, skipped), seconds)
+
+    def cell(shape, name):
+        if name not in medians[shape]:
+            return "-"
+        ratio = medians[shape][name] / medians[shape]["kldiv_fast"]
+        return f"{us(medians[shape][name])} ({ratio:.1f}x)"
+
+    rows = [[name, *(cell(shape, name) for shape in SHAPES)] for name in PEERS]
+    lines = ["## Beside the peers", "", "Microseconds to one mean; in brackets, how many times kldiv_fast's own.", ""]
+    lines += table(["us per call", *map(label, SHAPES)], rows)
+    lines += ["", *(f"Left out: {what}." for what in sorted(skipped))]
+
+    def ratio(shape, name):
+        return medians[shape].get(name, np.nan) / medians[shape]["kldiv_fast"]
+
+    targets = [
+        Target(f"{label(shape)}: times faster than {name}", ratio(shape, name), bound, True)
+        for name, bound in LEAST_RATIO.items()
+        for shape in SHAPES
+    ]
+    small = (512, 46)
+    targets += [
+        Target("512x46, us", medians[small]["kldiv_fast"] * 1e6, 8),
+        Target("512x46: times faster than torch eager", ratio(small, "torch eager"), 7, True),
+        Target("512x46: times faster than tf.function", ratio(small, "tf.function"), 35, True),
+        Target("32x10, us", medians[(32, 10)]["kldiv_fast"] * 1e6, 0.5),
+    ]
+    plot_latency(medians)
+    return lines, targets
 
 
-def processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
+def plot_latency(medians):
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    for ax, shape in zip(axes, [(2, 2), (512, 46)], strict=True):
+        values = {name: medians[shape][name] * 1e6 for name in PEERS if name in medians[shape]}
+        ax.barh(list(values), list(values.values()), color=["C1"] + ["C0"] * (len(values) - 1))
+        ax.set(xscale="log", xlabel="microseconds per call", title=label(shape))
+        ax.invert_yaxis()
+        ax.grid(axis="x", alpha=0.3)
+    return save(figure, "latency")
 
 
-def versions():
-    for name in PACKAGES:
-        try:
-            yield f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
+# ---- the machine's limit ----
 
 
-def table(results):
-    yield "| us per call | " + " | ".join(f"{a}x{b}" for a, b in results) + " |"
-    yield "| --- |" + " ---: |" * len(results)
-    for name in PEERS:
-        cells = []
-        for medians in results.values():
-            ours = medians["kldiv_fast"]
-            cells.append(
-                f"{medians[name] * 1e6:.3g} ({medians[name] / ours:.1f}x)"
-                if name in medians
-                else "-"
-            )
-        yield f"| {name} | " + " | ".join(cells) + " |"
+def limit(seconds):
+    threads = kldiv_fast.get_num_threads()
+    rows, targets = [], []
+    for shape in tqdm(LARGE, desc="limit", unit="shape"):
+        pairs = {name_of(dtype): make_pair(shape, dtype) for dtype in DTYPES}
+        functions = {}
+        for name, (t, p) in pairs.items():
+            functions[name] = lambda t=t, p=p: kl(t, p)
+            functions["limit " + name] = reader(t, p, threads)
+        medians = interleaved_medians(functions, 2 * seconds)
+        size = shape[0] * shape[1]
+        for name in pairs:
+            mine, least = medians[name], medians["limit " + name]
+            speed = size / mine / 1e9
+            rows.append([label(shape), name, us(mine), us(least), f"{mine / least:.2f}", f"{speed:.2f}"])
+        for name, bound in {"float32": 1.05, "float64": 1.1}.items():
+            ratio = medians[name] / medians["limit " + name]
+            targets.append(Target(f"{label(shape)} {name}: times the limit", ratio, bound))
+        for name in ("float16", "bfloat16"):
+            ratio = medians["float32"] / medians[name]
+            targets.append(Target(f"{label(shape)} {name}: elements/s over float32's", ratio, 1, True))
+    head = ["shape", "dtype", "kl, us", "limit, us", "kl / limit", "kl, G elements/s"]
+    lines = ["## Beside the limit", ""]
+    lines += [f"The limit is the time of a loop that only adds up both arrays, on the same {threads} threads.", ""]
+    return [*lines, *table(head, rows)], targets
+
+
+def sizes(seconds):
+    """Speed against size, with the limit drawn in, and the time's growth up to 10^10 elements."""
+    threads = kldiv_fast.get_num_threads()
+    counts = [2**k for k in range(7, 27)]
+    speeds = {"kl": [], "kl, 1 thread": [], "limit": [], "NumPy": []}
+    for n in tqdm(counts, desc="sizes", unit="size"):
+        t, p = make_pair((1, n))
+        functions = {
+            "kl": lambda t=t, p=p: kl(t, p),
+            "kl, 1 thread": lambda t=t, p=p: kl(t, p, num_threads=1),
+            "limit": reader(t, p, threads if n > 2**16 else 1),
+            "NumPy": PEERS["NumPy"](t, p),
+        }
+        for name, median in interleaved_medians(functions, seconds / 4).items():
+            speeds[name].append(n / median / 1e9)
+    figure, ax = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, values in speeds.items():
+        ax.plot(counts, values, "--" if name == "limit" else "-", label=name, marker=".")
+    title = f"float32, {threads} threads. limit: the time to read both arrays"
+    ax.set(xscale="log", yscale="log", xlabel="elements", ylabel="G elements/s", title=title)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    save(figure, "size")
+    return growth()
+
+
+def growth():
+    one = np.full(1, 0.25, np.float32)
+    rows, per_element = [], []
+    for exponent in range(2, 11):
+        t, p = (np.broadcast_to(x, (10, 10 ** (exponent - 1))) for x in (one, one / 2))
+        median = interleaved_medians({"kl": lambda t=t, p=p: kl(t, p)}, 0.2 if exponent < 9 else 0)["kl"]
+        rows.append([f"10^{exponent}", us(median), f"{median / 10**exponent * 1e9:.3f}"])
+        if exponent > 5:
+            per_element.append(median / 10**exponent)
+    lines = ["## Growth", "", "Broadcast views of a single number, beyond the memory's size.", ""]
+    lines += table(["elements", "us per call", "ns per element"], rows)
+    worst = max(per_element) / min(per_element)
+    return lines, [Target("time per element from 10^6 to 10^10, greatest over least", worst, 1.5)]
+
+
+# ---- kernels and threads ----
+
+
+def kernels(seconds):
+    t, p = make_pair((1024, 1000))
+    pairs = {name_of(dtype): (t.astype(dtype), p.astype(dtype)) for dtype in DTYPES}
+    chosen = kldiv_fast.current_isa()
+    isas = kldiv_fast.available_isas()
+
+    def on(isa, t, p):
+        def call():
+            kldiv_fast._core.select_isa(isa)
+            return kl(t, p, num_threads=1)
+
+        return call
+
+    functions = {(isa, name): on(isa, *pair) for isa in isas for name, pair in pairs.items()}
+    functions["limit"] = reader(t, p, 1)
+    medians = interleaved_medians(functions, 2 * seconds)
+    kldiv_fast._core.select_isa(chosen)
+    speed = {key: t.size / median / 1e9 for key, median in medians.items()}
+    rows = [[isa, *(f"{speed[isa, name]:.2f}" for name in pairs)] for isa in isas]
+    lines = ["## Kernels", "", "1024x1000 on one thread, in cache, G elements/s. "]
+    lines[-1] += f"Only to read the two float32 arrays: {speed['limit']:.1f}."
+    lines += ["", *table(["ISA", *pairs], rows)]
+    targets = []
+    if "avx512" in isas:
+        scaled = speed["avx512", "float32"] * 10 / speed["limit"]
+        targets.append(Target("1024x1000 AVX-512, one thread: G elements/s where reading is 10", scaled, 2.8, True))
+        ratio = speed["avx2", "float32"] / speed["avx512", "float32"]
+        targets.append(Target("the same, AVX2 over AVX-512", ratio, 0.65, True))
+    figure, ax = pyplot.subplots(figsize=(7, 3), layout="constrained")
+    for i, name in enumerate(pairs):
+        ax.bar(np.arange(len(isas)) + 0.2 * i - 0.3, [speed[isa, name] for isa in isas], 0.2, label=name)
+    ax.set(ylabel="G elements/s", title="1024x1000, one thread", xticks=range(len(isas)), xticklabels=isas)
+    ax.legend()
+    save(figure, "isa")
+    return lines, targets
+
+
+def threads(seconds):
+    most = kldiv_fast.get_num_threads()
+    counts = sorted({1, most, *(2**k for k in range(10) if 2**k < most)})
+    rows, targets, scaling = [], [], {}
+    for shape in [(1024, 1000), *LARGE]:
+        t, p = make_pair(shape)
+        functions = {n: lambda n=n, t=t, p=p: kl(t, p, num_threads=n) for n in counts}
+        medians = interleaved_medians(functions, seconds)
+        scaling[shape] = [medians[1] / medians[n] for n in counts]
+        rows.append([label(shape), *(f"{us(medians[n])} ({medians[1] / medians[n]:.2f}x)" for n in counts)])
+        if shape == (1024, 1000) and 2 in counts:
+            targets.append(Target("1024x1000: two threads over one", medians[1] / medians[2], 1.85, True))
+    figure, ax = pyplot.subplots(figsize=(5, 4), layout="constrained")
+    for shape, values in scaling.items():
+        ax.plot(counts, values, marker="o", label=label(shape))
+    ax.plot(counts, counts, "k:", label="ideal")
+    ax.set(xlabel="threads", ylabel="times one thread", xticks=counts)
+    ax.legend()
+    save(figure, "threads")
+    lines = ["## Threads", "", "Microseconds, float32; in brackets, times one thread. Beyond cache, memory is the limit.", ""]
+    return [*lines, *table(["shape", *map(str, counts)], rows)], targets
+
+
+# ---- one small call ----
+
+
+def latency(seconds):
+    from numkong import kullbackleibler
+
+    t, p = make_pair((2, 2))
+    row_t, row_p = t[0], p[0]
+    functions = {
+        "kl(t, p)": lambda: kl(t, p),
+        'kl(t, p, reduction="sum", axis=-1)': lambda: kl(t, p, reduction="sum", axis=-1),
+        "numkong.kullbackleibler(row, row)": lambda: kullbackleibler(row_t, row_p),
+        'kl(t, p, reduction="none")': lambda: kl(t, p, reduction="none"),
+        "kl(t, p, sample_weight=...)": lambda: kl(t, p, sample_weight=row_t),
+    }
+    medians = interleaved_medians(functions, seconds)
+    other = medians["numkong.kullbackleibler(row, row)"]
+    rows = [[f"`{name}`", f"{median * 1e9:.0f}"] for name, median in medians.items()]
+    targets = [
+        Target("2x2, default arguments, over one NumKong call", medians["kl(t, p)"] / other, 1.3),
+        Target("2x2, with keywords, over one NumKong call", medians['kl(t, p, reduction="sum", axis=-1)'] / other, 2),
+    ]
+    return ["## One small call", "", *table(["2x2 float32", "ns"], rows)], targets
+
+
+# ---- reductions, layouts, memory ----
+
+
+def reductions(seconds):
+    rows, targets = [], []
+    for shape in [(800_000, 10), (100_000, 46), (32_000, 256), (8192, 1000), (64, 151_936)]:
+        t, p = make_pair(shape)
+        rng = np.random.default_rng(1)
+        weight, mask = rng.random(shape[0], np.float32), rng.random(shape[0]) < 0.9
+        out = np.empty(shape[0], np.float32)
+        functions = {
+            "mean": lambda t=t, p=p: kl(t, p),
+            "none": lambda t=t, p=p, out=out: kl(t, p, reduction="none", out=out),
+            "sample_weight": lambda t=t, p=p, w=weight: kl(t, p, sample_weight=w),
+            "mask": lambda t=t, p=p, m=mask: kl(t, p, mask=m),
+        }
+        medians = interleaved_medians(functions, seconds)
+        ratios = {name: median / medians["mean"] for name, median in medians.items()}
+        rows.append([label(shape), *(f"{us(medians[name])} ({ratios[name]:.2f}x)" for name in functions)])
+        bound = {10: 2, 46: None}.get(shape[1], 1.15)
+        if bound:
+            targets += [Target(f"{label(shape)} {name}: times the mean", ratios[name], bound) for name in list(ratios)[1:]]
+    lines = ["## Reductions", "", "Microseconds, float32, all threads; in brackets, times the mean.", ""]
+    return [*lines, *table(["shape", *functions], rows)], targets
+
+
+def layouts(seconds):
+    """Each layout against the contiguous case, counted in cache lines that have to be read."""
+    rows, targets = [], []
+    for shape in [(8192, 1000), (100_000, 46), (1000, 8192)]:
+        n, c = shape
+        t, p = make_pair(shape)
+        wide_t, wide_p = make_pair((n, 2 * c))
+        weight_of_lines = {"axis=0": 1, "transposed": 1, "every second element": 2, "y_pred of shape (C,)": 0.5}
+        functions = {
+            "contiguous": lambda t=t, p=p: kl(t, p, reduction="none"),
+            "axis=0": lambda t=t, p=p: kl(t, p, axis=0, reduction="none"),
+            "transposed": lambda t=t, p=p: kl(t.T, p.T),
+            "every second element": lambda t=wide_t, p=wide_p: kl(t[:, ::2], p[:, ::2]),
+            "y_pred of shape (C,)": lambda t=t, p=p[0]: kl(t, p),
+        }
+        medians = interleaved_medians(functions, seconds)
+        for name, lines_read in weight_of_lines.items():
+            ratio = medians[name] / medians["contiguous"]
+            rows.append([label(shape), name, us(medians[name]), f"{ratio:.2f}", f"{ratio / lines_read:.2f}"])
+            targets.append(Target(f"{label(shape)} {name}: times contiguous, per byte", ratio / lines_read, 1.3))
+    head = ["shape", "layout", "us", "times contiguous", "per byte read"]
+    return ["## Layouts", "", *table(head, rows)], targets
+
+
+PEAK = """
+import resource, numpy as np
+from kldiv_fast import kl
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows, classes = {shape}
+wide = {step} * classes
+pair = [np.full((rows, wide), 1 / classes, np.float32)[:, ::{step}] for _ in range(2)]
+kl(np.full((512, 1024), 0.5, np.float32), np.full((512, 1024), 0.25, np.float32))  # threads begun, code loaded
+before = peak()
+{call}
+print(peak() - before)
+"""
+
+
+def memory(_):
+    """Peak memory beyond inputs of 4 GB in all, in a process of its own."""
+    cases = {
+        "mean": ("(1 << 18, 2048)", 1, "kl(*pair)"),
+        "axis=0": ("(1 << 18, 2048)", 1, 'kl(*pair, axis=0)'),
+        "axis=0, every row": ("(1 << 18, 2048)", 1, 'kl(*pair, axis=0, reduction="none")'),
+        "every second element": ("(1 << 18, 1024)", 2, "kl(*pair)"),
+        "C beside Fortran order": ("(1 << 14, 1 << 15)", 1, "kl(pair[0], pair[1].reshape(classes, rows).T)"),
+    }
+    rows, targets = [], []
+    for name, (shape, step, call) in tqdm(cases.items(), desc="memory", unit="case"):
+        code = PEAK.format(shape=shape, step=step, call=call)
+        kib = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+        rows.append([name, kib])
+        targets.append(Target(f"peak memory beyond 4 GB of input, {name}, MB", kib * 1024 / 1e6, 1))
+    return ["## Memory", "", *table(["4 GB of float32", "peak beyond the inputs, KiB"], rows)], targets
+
+
+# ---- the page ----
+
+FOLDER = Path("docs")
+
+
+def save(figure, name):
+    for suffix in ("svg", "png"):
+        figure.savefig(FOLDER / f"speed_{name}.{suffix}", dpi=150)
+    pyplot.close(figure)
+
+
+SECTIONS = [latency, peers, limit, sizes, kernels, threads, reductions, layouts, memory]
+
+
+def page(results):
+    lines = ["# Speed", "", f"Measured on {machine(PACKAGES)}; ISA {kldiv_fast.current_isa()}.", ""]
+    lines += ["Written by `python benchmarks/report.py`. Medians; what is compared was measured in turn in one run.", ""]
+    lines += [f"![{name}](speed_{name}.svg)" for name in ("size", "latency", "threads", "isa")]
+    lines += ["", "## Targets", "", "| what | target | measured | met |", "| --- | --- | ---: | --- |"]
+    lines += [target.line() for _, targets in results for target in targets]
+    for section, _ in results:
+        lines += ["", *section]
+    return "\n".join(lines) + "\n"
 
 
 def main():
+    global FOLDER
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2, help="for each shape (default: 2)")
-    parser.add_argument("--output", type=Path, help="default: standard output")
+    parser.add_argument("--output", type=Path, default=FOLDER, help="folder (default: docs)")
+    names = [section.__name__ for section in SECTIONS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections (default: all)")
     options = parser.parse_args()
-    results, skipped = {}, set()
-    for shape in tqdm(SHAPES, unit="shape"):
-        results[shape] = interleaved_medians(prepare(shape, skipped), options.seconds)
-    lines = [
-        f"{processor()}, {os.cpu_count()} cores; {', '.join(versions())}.",
-        "",
-        *table(results),
-    ]
-    lines += ["", *(f"Left out: {what}." for what in sorted(skipped))]
-    text = "\n".join(lines) + "\n"
-    if options.output:
-        options.output.write_text(text)
-    else:
-        print(text)
+    FOLDER = options.output
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    results = [section(options.seconds) for section in SECTIONS if section.__name__ in options.only]
+    (FOLDER / "speed.md").write_text(page(results))
+    print((FOLDER / "speed.md").read_text())
 
 
 if __name__ == "__main__":

@@ -1,27 +1,27 @@
 """Print the polynomial coefficients of src/core/math/log_ratio.hpp (needs mpmath).
 
-With S = 2 (u - 1) / (u + 1) and z = S**2, the series of log(u) is S + S z Q(z), where
-Q(z) = 1/12 + z/80 + z**2/448 + ... = sum over k >= 1 of z**(k-1) / ((2k + 1) 4**k). Each Q below is the minimax
-polynomial of that degree for z in [0, 0.16] (u in [2/3, 3/2]), weighted by z so that what is small is the error of
-log(u) relative to log(u). It is found by Remez exchange, in 60 digits, then rounded to the kernel's precision.
+With s = (u - 1) / (u + 1) and z = s**2, half of log(u) is s + s z Q(z), where Q(z) = 1/3 + z/5 + z**2/7 + ...
+Each Q below is the minimax polynomial of that degree for z in [0, 0.04] (u in [2/3, 3/2]), weighted by z so that what
+is small is the error of log(u) relative to log(u). It is found by Remez exchange, in 60 digits, then rounded to the
+kernel's precision.
 """
 
 from mpmath import cos, log, lu_solve, matrix, mp, mpf, pi, polyval, sqrt
 
 mp.dps = 60
-Z_MAX = mpf(4) / 25
+Z_MAX = mpf(1) / 25
 
 
 def q_exact(z):
-    """Q(z) itself: (2 atanh(S/2) - S) / (S z)."""
+    """Q(z) itself: (atanh(s) - s) / (s z)."""
     if z < mpf(10) ** -12:
-        return mpf(1) / 12 + z / 80
+        return mpf(1) / 3 + z / 5
     s = sqrt(z)
-    return (log((2 + s) / (2 - s)) - s) / (s * z)
+    return (log((1 + s) / (1 - s)) / 2 - s) / (s * z)
 
 
 def weight(z):
-    return z / (1 + z / 12)
+    return z / (1 + z / 3)
 
 
 def remez(degree):

@@ -40,7 +40,7 @@ struct LoadBF16 {
     static Vec partial(const char *src, int n) { return load_bfloat16(src, n); }
 };
 
-// sum + t log(t/p), of clipped t and p.
+// sum + t log(t/p), of clipped t and p; without General, half of it.
 template <bool General, class V>
 inline V accumulate(V sum, V t, V p, V low, V high) {
     t = V::clip(t, low, high);
@@ -48,7 +48,7 @@ inline V accumulate(V sum, V t, V p, V low, V high) {
     if constexpr (General)
         return V::add(sum, relative_entropy(t, p));
     else
-        return V::fma(t, log_ratio(t, p), sum);
+        return V::fma(t, half_log_ratio(t, p), sum);
 }
 
 template <class Load, bool General>
@@ -56,6 +56,9 @@ struct Loops {
     using V = typename Load::Vec;
     using T = typename V::Element;
     static constexpr int kVectors = kLanes / V::lanes;
+
+    // What leaves the lanes: whole, and never -0.
+    static double whole(double sum) { return (General ? sum : sum + sum) + 0.0; }
 
     // The clip's bounds in every lane.
     struct Bounds {
@@ -93,7 +96,7 @@ struct Loops {
     static double segment_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
         V sum[kVectors];
         add_terms(t, p, n, clip, sum);
-        return 0.0 + V::tree_sum(sum);  // 0 + (-0) = 0
+        return whole(V::tree_sum(sum));
     }
 
     static double row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
@@ -150,7 +153,7 @@ struct Loops {
                 sum[k] = V::select(V::equal(present[k], V::splat(1)), last, V::splat(0));
                 for (int64_t i = 0; i < whole; i += kLanes) sum[k] = V::add(sum[k], load_terms(terms + i + k * V::lanes));
             }
-            sums[r] = 0.0 + V::tree_sum(sum);
+            sums[r] = whole(V::tree_sum(sum));
         }
     }
 
@@ -160,7 +163,7 @@ struct Loops {
         for (int64_t r = 0; r < rows; ++r, terms += Cols) {
             double lanes[4] = {};
             for (int l = 0; l < Cols; ++l) lanes[l] += static_cast<double>(terms[l]);
-            sums[r] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+            sums[r] = whole((lanes[0] + lanes[2]) + (lanes[1] + lanes[3]));
         }
     }
 
@@ -194,8 +197,11 @@ struct Loops {
                 add_rows<kRowsAtOnce>(tile, r, clip, terms);
             for (; r < last; ++r) add_rows<1>(tile, r, clip, terms);
             int64_t c = 0;
-            for (; c + V::lanes <= tile.cols; c += V::lanes) load_terms(terms + c).add_to(sums + c);
-            for (; c < tile.cols; ++c) sums[c] += static_cast<double>(terms[c]);
+            for (; c + V::lanes <= tile.cols; c += V::lanes) {
+                const V sum = load_terms(terms + c);
+                (General ? sum : V::add(sum, sum)).add_to(sums + c);
+            }
+            for (; c < tile.cols; ++c) sums[c] += whole(terms[c]);
         }
     }
 
