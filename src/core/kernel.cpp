@@ -58,7 +58,7 @@ struct Loops {
     static constexpr int kVectors = kLanes / V::lanes;
 
     // What leaves the lanes: whole, and never -0.
-    static double whole(double sum) { return (General ? sum : sum + sum) + 0.0; }
+    static double true_value(double sum) { return (General ? sum : sum + sum) + 0.0; }
 
     // The clip's bounds in every lane.
     struct Bounds {
@@ -96,7 +96,7 @@ struct Loops {
     static double segment_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
         V sum[kVectors];
         add_terms(t, p, n, clip, sum);
-        return whole(V::tree_sum(sum));
+        return true_value(V::tree_sum(sum));
     }
 
     static double row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
@@ -153,7 +153,7 @@ struct Loops {
                 sum[k] = V::select(V::equal(present[k], V::splat(1)), last, V::splat(0));
                 for (int64_t i = 0; i < whole; i += kLanes) sum[k] = V::add(sum[k], load_terms(terms + i + k * V::lanes));
             }
-            sums[r] = whole(V::tree_sum(sum));
+            sums[r] = true_value(V::tree_sum(sum));
         }
     }
 
@@ -163,7 +163,7 @@ struct Loops {
         for (int64_t r = 0; r < rows; ++r, terms += Cols) {
             double lanes[4] = {};
             for (int l = 0; l < Cols; ++l) lanes[l] += static_cast<double>(terms[l]);
-            sums[r] = whole((lanes[0] + lanes[2]) + (lanes[1] + lanes[3]));
+            sums[r] = true_value((lanes[0] + lanes[2]) + (lanes[1] + lanes[3]));
         }
     }
 
@@ -201,7 +201,7 @@ struct Loops {
                 const V sum = load_terms(terms + c);
                 (General ? sum : V::add(sum, sum)).add_to(sums + c);
             }
-            for (; c < tile.cols; ++c) sums[c] += whole(terms[c]);
+            for (; c < tile.cols; ++c) sums[c] += true_value(terms[c]);
         }
     }
 
