@@ -15,16 +15,15 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import kldiv_fast
 import ml_dtypes
 import numpy as np
+from kldiv_fast import kl
 from matplotlib import pyplot
 from memory_limit import reader
 from peers import PEERS, SHAPES, agree, make_pair, reference
 from timing import interleaved_medians, machine
 from tqdm import tqdm
-
-import kldiv_fast
-from kldiv_fast import kl
 
 PACKAGES = ["kldiv_fast", "numpy", "scipy", "tensorflow-cpu", "keras", "torch", "jax", "numba"]
 PACKAGES += ["numexpr", "numkong"]
@@ -110,7 +109,12 @@ def peers(seconds):
         return f"{us(medians[shape][name])} ({ratio:.1f}x)"
 
     rows = [[name, *(cell(shape, name) for shape in SHAPES)] for name in PEERS]
-    lines = ["## Beside the peers", "", "Microseconds to one mean; in brackets, how many times kldiv_fast's own.", ""]
+    lines = [
+        "## Beside the peers",
+        "",
+        "Microseconds to one mean; in brackets, how many times kldiv_fast's own.",
+        "",
+    ]
     lines += table(["us per call", *map(label, SHAPES)], rows)
     lines += ["", *(f"Left out: {what}." for what in sorted(skipped))]
 
@@ -161,16 +165,23 @@ def limit(seconds):
         for name in pairs:
             mine, least = medians[name], medians["limit " + name]
             speed = size / mine / 1e9
-            rows.append([label(shape), name, us(mine), us(least), f"{mine / least:.2f}", f"{speed:.2f}"])
+            rows.append(
+                [label(shape), name, us(mine), us(least), f"{mine / least:.2f}", f"{speed:.2f}"]
+            )
         for name, bound in {"float32": 1.05, "float64": 1.1}.items():
             ratio = medians[name] / medians["limit " + name]
             targets.append(Target(f"{label(shape)} {name}: times the limit", ratio, bound))
         for name in ("float16", "bfloat16"):
             ratio = medians["float32"] / medians[name]
-            targets.append(Target(f"{label(shape)} {name}: elements/s over float32's", ratio, 1, True))
+            targets.append(
+                Target(f"{label(shape)} {name}: elements/s over float32's", ratio, 1, True)
+            )
     head = ["shape", "dtype", "kl, us", "limit, us", "kl / limit", "kl, G elements/s"]
     lines = ["## Beside the limit", ""]
-    lines += [f"The limit is the time of a loop that only adds up both arrays, on the same {threads} threads.", ""]
+    lines += [
+        f"The limit is the time of a loop that only adds up both arrays, on the same {threads} threads.",
+        "",
+    ]
     return [*lines, *table(head, rows)], targets
 
 
@@ -205,7 +216,9 @@ def growth():
     rows, per_element = [], []
     for exponent in range(2, 11):
         t, p = (np.broadcast_to(x, (10, 10 ** (exponent - 1))) for x in (one, one / 2))
-        median = interleaved_medians({"kl": lambda t=t, p=p: kl(t, p)}, 0.2 if exponent < 9 else 0)["kl"]
+        median = interleaved_medians({"kl": lambda t=t, p=p: kl(t, p)}, 0.2 if exponent < 9 else 0)[
+            "kl"
+        ]
         rows.append([f"10^{exponent}", us(median), f"{median / 10**exponent * 1e9:.3f}"])
         if exponent > 5:
             per_element.append(median / 10**exponent)
@@ -243,13 +256,27 @@ def kernels(seconds):
     targets = []
     if "avx512" in isas:
         scaled = speed["avx512", "float32"] * 10 / speed["limit"]
-        targets.append(Target("1024x1000 AVX-512, one thread: G elements/s where reading is 10", scaled, 2.8, True))
+        targets.append(
+            Target(
+                "1024x1000 AVX-512, one thread: G elements/s where reading is 10", scaled, 2.8, True
+            )
+        )
         ratio = speed["avx2", "float32"] / speed["avx512", "float32"]
         targets.append(Target("the same, AVX2 over AVX-512", ratio, 0.65, True))
     figure, ax = pyplot.subplots(figsize=(7, 3), layout="constrained")
     for i, name in enumerate(pairs):
-        ax.bar(np.arange(len(isas)) + 0.2 * i - 0.3, [speed[isa, name] for isa in isas], 0.2, label=name)
-    ax.set(ylabel="G elements/s", title="1024x1000, one thread", xticks=range(len(isas)), xticklabels=isas)
+        ax.bar(
+            np.arange(len(isas)) + 0.2 * i - 0.3,
+            [speed[isa, name] for isa in isas],
+            0.2,
+            label=name,
+        )
+    ax.set(
+        ylabel="G elements/s",
+        title="1024x1000, one thread",
+        xticks=range(len(isas)),
+        xticklabels=isas,
+    )
     ax.legend()
     save(figure, "isa")
     return lines, targets
@@ -264,9 +291,13 @@ def threads(seconds):
         functions = {n: lambda n=n, t=t, p=p: kl(t, p, num_threads=n) for n in counts}
         medians = interleaved_medians(functions, seconds)
         scaling[shape] = [medians[1] / medians[n] for n in counts]
-        rows.append([label(shape), *(f"{us(medians[n])} ({medians[1] / medians[n]:.2f}x)" for n in counts)])
+        rows.append(
+            [label(shape), *(f"{us(medians[n])} ({medians[1] / medians[n]:.2f}x)" for n in counts)]
+        )
         if shape == (1024, 1000) and 2 in counts:
-            targets.append(Target("1024x1000: two threads over one", medians[1] / medians[2], 1.85, True))
+            targets.append(
+                Target("1024x1000: two threads over one", medians[1] / medians[2], 1.85, True)
+            )
     figure, ax = pyplot.subplots(figsize=(5, 4), layout="constrained")
     for shape, values in scaling.items():
         ax.plot(counts, values, marker="o", label=label(shape))
@@ -274,7 +305,12 @@ def threads(seconds):
     ax.set(xlabel="threads", ylabel="times one thread", xticks=counts)
     ax.legend()
     save(figure, "threads")
-    lines = ["## Threads", "", "Microseconds, float32; in brackets, times one thread. Beyond cache, memory is the limit.", ""]
+    lines = [
+        "## Threads",
+        "",
+        "Microseconds, float32; in brackets, times one thread. Beyond cache, memory is the limit.",
+        "",
+    ]
     return [*lines, *table(["shape", *map(str, counts)], rows)], targets
 
 
@@ -298,7 +334,11 @@ def latency(seconds):
     rows = [[f"`{name}`", f"{median * 1e9:.0f}"] for name, median in medians.items()]
     targets = [
         Target("2x2, default arguments, over one NumKong call", medians["kl(t, p)"] / other, 1.3),
-        Target("2x2, with keywords, over one NumKong call", medians['kl(t, p, reduction="sum", axis=-1)'] / other, 2),
+        Target(
+            "2x2, with keywords, over one NumKong call",
+            medians['kl(t, p, reduction="sum", axis=-1)'] / other,
+            2,
+        ),
     ]
     return ["## One small call", "", *table(["2x2 float32", "ns"], rows)], targets
 
@@ -321,11 +361,21 @@ def reductions(seconds):
         }
         medians = interleaved_medians(functions, seconds)
         ratios = {name: median / medians["mean"] for name, median in medians.items()}
-        rows.append([label(shape), *(f"{us(medians[name])} ({ratios[name]:.2f}x)" for name in functions)])
+        rows.append(
+            [label(shape), *(f"{us(medians[name])} ({ratios[name]:.2f}x)" for name in functions)]
+        )
         bound = {10: 2, 46: None}.get(shape[1], 1.15)
         if bound:
-            targets += [Target(f"{label(shape)} {name}: times the mean", ratios[name], bound) for name in list(ratios)[1:]]
-    lines = ["## Reductions", "", "Microseconds, float32, all threads; in brackets, times the mean.", ""]
+            targets += [
+                Target(f"{label(shape)} {name}: times the mean", ratios[name], bound)
+                for name in list(ratios)[1:]
+            ]
+    lines = [
+        "## Reductions",
+        "",
+        "Microseconds, float32, all threads; in brackets, times the mean.",
+        "",
+    ]
     return [*lines, *table(["shape", *functions], rows)], targets
 
 
@@ -336,7 +386,12 @@ def layouts(seconds):
         n, c = shape
         t, p = make_pair(shape)
         wide_t, wide_p = make_pair((n, 2 * c))
-        weight_of_lines = {"axis=0": 1, "transposed": 1, "every second element": 2, "y_pred of shape (C,)": 0.5}
+        weight_of_lines = {
+            "axis=0": 1,
+            "transposed": 1,
+            "every second element": 2,
+            "y_pred of shape (C,)": 0.5,
+        }
         functions = {
             "contiguous": lambda t=t, p=p: kl(t, p, reduction="none"),
             "axis=0": lambda t=t, p=p: kl(t, p, axis=0, reduction="none"),
@@ -347,23 +402,34 @@ def layouts(seconds):
         medians = interleaved_medians(functions, seconds)
         for name, lines_read in weight_of_lines.items():
             ratio = medians[name] / medians["contiguous"]
-            rows.append([label(shape), name, us(medians[name]), f"{ratio:.2f}", f"{ratio / lines_read:.2f}"])
-            targets.append(Target(f"{label(shape)} {name}: times contiguous, per byte", ratio / lines_read, 1.3))
+            rows.append(
+                [label(shape), name, us(medians[name]), f"{ratio:.2f}", f"{ratio / lines_read:.2f}"]
+            )
+            targets.append(
+                Target(
+                    f"{label(shape)} {name}: times contiguous, per byte", ratio / lines_read, 1.3
+                )
+            )
     head = ["shape", "layout", "us", "times contiguous", "per byte read"]
     return ["## Layouts", "", *table(head, rows)], targets
 
 
 PEAK = """
-import resource, numpy as np
+import numpy as np
 from kldiv_fast import kl
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def kib(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name + ":"))
+
 rows, classes = {shape}
-wide = {step} * classes
-pair = [np.full((rows, wide), 1 / classes, np.float32)[:, ::{step}] for _ in range(2)]
+pair = [np.full((rows, {step} * classes), 1 / classes, np.float32)[:, ::{step}] for _ in range(2)]
 kl(np.full((512, 1024), 0.5, np.float32), np.full((512, 1024), 0.25, np.float32))  # threads begun, code loaded
-before = peak()
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")
+before = kib("VmRSS")
 {call}
-print(peak() - before)
+print(max(0, kib("VmHWM") - before))
 """
 
 
@@ -371,18 +437,30 @@ def memory(_):
     """Peak memory beyond inputs of 4 GB in all, in a process of its own."""
     cases = {
         "mean": ("(1 << 18, 2048)", 1, "kl(*pair)"),
-        "axis=0": ("(1 << 18, 2048)", 1, 'kl(*pair, axis=0)'),
+        "axis=0": ("(1 << 18, 2048)", 1, "kl(*pair, axis=0)"),
         "axis=0, every row": ("(1 << 18, 2048)", 1, 'kl(*pair, axis=0, reduction="none")'),
         "every second element": ("(1 << 18, 1024)", 2, "kl(*pair)"),
-        "C beside Fortran order": ("(1 << 14, 1 << 15)", 1, "kl(pair[0], pair[1].reshape(classes, rows).T)"),
+        "C beside Fortran order": (
+            "(1 << 14, 1 << 15)",
+            1,
+            "kl(pair[0], pair[1].reshape(classes, rows).T)",
+        ),
     }
     rows, targets = [], []
     for name, (shape, step, call) in tqdm(cases.items(), desc="memory", unit="case"):
         code = PEAK.format(shape=shape, step=step, call=call)
-        kib = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+        kib = int(
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            ).stdout
+        )
         rows.append([name, kib])
         targets.append(Target(f"peak memory beyond 4 GB of input, {name}, MB", kib * 1024 / 1e6, 1))
-    return ["## Memory", "", *table(["4 GB of float32", "peak beyond the inputs, KiB"], rows)], targets
+    return [
+        "## Memory",
+        "",
+        *table(["4 GB of float32", "peak beyond the inputs, KiB"], rows),
+    ], targets
 
 
 # ---- the page ----
@@ -401,9 +479,18 @@ SECTIONS = [latency, peers, limit, sizes, kernels, threads, reductions, layouts,
 
 def page(results):
     lines = ["# Speed", "", f"Measured on {machine(PACKAGES)}; ISA {kldiv_fast.current_isa()}.", ""]
-    lines += ["Written by `python benchmarks/report.py`. Medians; what is compared was measured in turn in one run.", ""]
+    lines += [
+        "Written by `python benchmarks/report.py`. Medians; what is compared was measured in turn in one run.",
+        "",
+    ]
     lines += [f"![{name}](speed_{name}.svg)" for name in ("size", "latency", "threads", "isa")]
-    lines += ["", "## Targets", "", "| what | target | measured | met |", "| --- | --- | ---: | --- |"]
+    lines += [
+        "",
+        "## Targets",
+        "",
+        "| what | target | measured | met |",
+        "| --- | --- | ---: | --- |",
+    ]
     lines += [target.line() for _, targets in results for target in targets]
     for section, _ in results:
         lines += ["", *section]
@@ -416,7 +503,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=2, help="for each shape (default: 2)")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder (default: docs)")
     names = [section.__name__ for section in SECTIONS]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, help="sections (default: all)"
+    )
     options = parser.parse_args()
     FOLDER = options.output
     FOLDER.mkdir(parents=True, exist_ok=True)

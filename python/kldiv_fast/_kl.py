@@ -199,7 +199,9 @@ def _is_sequence(x):
 
 def _is_float(dtype):
     # A dtype's name takes NumPy microseconds, so it is asked for last.
-    return dtype.kind == "f" or (dtype.itemsize == 2 and dtype.kind not in "biu" and dtype.name == "bfloat16")
+    return dtype.kind == "f" or (
+        dtype.itemsize == 2 and dtype.kind not in "biu" and dtype.name == "bfloat16"
+    )
 
 
 def _is_float64(dtype):
