@@ -43,9 +43,9 @@ def instructions(*command):
     return int(re.search(r"Collected : (\d+)", run(*valgrind, *command).stderr)[1])
 
 
-def more(count_of, few, many):
-    """Instructions of one more repetition: what a process does besides cancels."""
-    return (count_of(many) - count_of(few)) / (many - few)
+def more(command, few, many):
+    """Instructions of one more repetition, their number being the last argument: what a process does besides cancels."""
+    return (instructions(*command, str(many)) - instructions(*command, str(few))) / (many - few)
 
 
 def build(folder):
@@ -64,14 +64,10 @@ def measure():
         for isa in ("avx2", "baseline"):
             for operation in OPERATIONS:
                 for dtype, code in DTYPES.items():
-
-                    def count_of(repeats, arguments=(operation.split()[0], isa, str(code))):
-                        return instructions(driver, *arguments, str(repeats))
-
-                    per_call = more(count_of, 1, 1 + REPEATS)
+                    command = [driver, operation.split()[0], isa, str(code)]
+                    per_call = more(command, 1, 1 + REPEATS)
                     counts[f"{isa} {operation} {dtype}"] = round(per_call / ELEMENTS, 3)
-    python = sys.executable
-    small = more(lambda n: instructions(python, "-c", SMALL_CALL, str(n)), 100, 100 + CALLS)
+    small = more([sys.executable, "-c", SMALL_CALL], 100, 100 + CALLS)
     counts["2x2 call"] = round(small)
     return {"compiler": compiler, "instructions": counts}
 
