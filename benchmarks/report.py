@@ -202,7 +202,10 @@ def sizes(seconds):
             speeds[name].append(n / median / 1e9)
     figure, ax = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for name, values in speeds.items():
-        ax.plot(counts, values, "--" if name == "limit" else "-", label=name, marker=".")
+        first = 7 if name == "limit" else 0  # below, to call the loop is what takes the time
+        ax.plot(
+            counts[first:], values[first:], "--" if name == "limit" else "-", label=name, marker="."
+        )
     title = f"float32, {threads} threads. limit: the time to read both arrays"
     ax.set(xscale="log", yscale="log", xlabel="elements", ylabel="G elements/s", title=title)
     ax.grid(alpha=0.3)

@@ -258,3 +258,45 @@ def test_sixty_four_axes(rng):
     assert kldiv_fast.kl(x, y) == kldiv_fast.kl(x.reshape(3, 4), y.reshape(3, 4))
     with pytest.raises(ValueError, match="too many axes"):  # 64 batch axes beside a class axis
         kldiv_fast.kl(x, y, sample_weight=np.ones((1,) * 63 + (3,)))
+
+
+LARGE_LAYOUTS = {
+    "C": lambda t, p: (t, p),
+    "F": lambda t, p: (np.asfortranarray(t), np.asfortranarray(p)),
+    "C and F": lambda t, p: (t, np.asfortranarray(p)),
+    "every second": lambda t, p: (LAYOUTS["every second"](t), LAYOUTS["every second"](p)),
+    "one row of y_pred": lambda t, p: (t, p[0]),
+    "one row of y_true": lambda t, p: (t[:1], p),
+    "float64 and float32": lambda t, p: (t.astype(np.float64), p),
+}
+
+
+@pytest.mark.parametrize("layout", LARGE_LAYOUTS)
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize(
+    "shape",
+    [(70_000, 3), (30_000, 10), (10_000, 46), (300, 1500), (2, 200_000), (40, 9000)],
+    ids=str,
+)
+def test_however_the_work_is_cut(isa, rng, shape, axis, layout):
+    """Long and many, short and few rows, along both axes: pieces, groups, folded columns, packed tiles."""
+    y_true, y_pred = LARGE_LAYOUTS[layout](distributions(rng, shape), distributions(rng, shape))
+    exact = oracle(y_true, y_pred, axis, work=np.float64 if "64" in layout else np.float32)
+    weight, mask = rng.random(exact.size), rng.random(exact.size) < 0.7
+    scale = np.abs(exact).max()
+
+    def check(threads):
+        def run(**keywords):
+            return kldiv_fast.kl(y_true, y_pred, axis=axis, num_threads=threads, **keywords)
+
+        rows = run(reduction="none")
+        np.testing.assert_allclose(rows, exact.astype(np.float64), rtol=3e-7, atol=1e-7 * scale)
+        total, weighted, masked = (
+            run(reduction="sum", **k) for k in ({}, {"sample_weight": weight}, {"mask": mask})
+        )
+        np.testing.assert_allclose(total, float(exact.sum()), rtol=3e-7)
+        np.testing.assert_allclose(weighted, float((exact * weight).sum()), rtol=3e-7)
+        np.testing.assert_allclose(masked, float(exact[mask].sum()), rtol=3e-7)
+        return rows.tobytes(), total, weighted, masked
+
+    assert check(1) == check(2) == check(5)

@@ -1,0 +1,105 @@
+"""The same bits everywhere: this build beside the committed table that every ISA, compiler and thread count must give.
+
+``tests/core/bits.txt`` was printed by ``tests/core/bits.cpp``; the same program checks NEON (under qemu) and other
+compilers: ``python tests/core/run.py``. The portable baseline has no FMA, so it is held to a bound instead.
+"""
+
+from pathlib import Path
+
+import kldiv_fast
+import ml_dtypes
+import numpy as np
+import pytest
+
+TABLE = [
+    line.split()
+    for line in Path(__file__).with_name("core").joinpath("bits.txt").read_text().splitlines()
+]
+
+
+def splitmix64(i):
+    with np.errstate(over="ignore"):
+        z = (i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def samples(dtype, first, n):
+    """tests/core/inputs.hpp, in NumPy."""
+    h = splitmix64(np.arange(first, first + n, dtype=np.uint64))
+    x = (((h >> np.uint64(40)) + np.uint64(1)).astype(np.float64) * 2.0**-24) ** 2
+    if dtype == "float16":
+        return ((h >> np.uint64(32)).astype(np.uint16) % 0x3C01).astype(np.uint16).view(np.float16)
+    if dtype == "bfloat16":
+        upper = x.astype(np.float32).view(np.uint32) >> 16
+        return upper.astype(np.uint16).view(ml_dtypes.bfloat16)
+    return x.astype(dtype)
+
+
+def digest(values):
+    bits = np.asarray(values, np.float64).view(np.uint64)
+    return int(splitmix64(bits ^ np.arange(bits.size, dtype=np.uint64)).sum(dtype=np.uint64))
+
+
+@pytest.fixture(params=TABLE, ids=lambda row: "-".join(row[:3]))
+def case(request):
+    dtype, shape, epsilon, *expected = request.param
+    rows, classes = map(int, shape.split("x"))
+    t, p = (samples(dtype, first, rows * classes).reshape(rows, classes) for first in (0, 1 << 30))
+    return t, p, float(epsilon), [int(x, 16) for x in expected]
+
+
+def bits(t, p, epsilon, **keywords):
+    """What the program prints: the sum, and the rows along each axis, in float64."""
+
+    def rows(axis):
+        # float32 inputs give float32 rows; the core's own are float64.
+        n = t.shape[1 - axis]
+        out = np.empty(n)
+        a, b = (np.moveaxis(x, axis, -1) for x in (t, p))
+        kldiv_fast._core.run(
+            a, b, 1, (n,), None, None, out, epsilon, keywords.get("num_threads", 0)
+        )
+        return out
+
+    total = np.array(kldiv_fast._core.run(t, p, 1, (len(t),), None, None, None, epsilon, 0))
+    return total, rows(1), rows(0)
+
+
+def test_bits_of_the_table(isa, case):
+    t, p, epsilon, expected = case
+    total, rows, columns = bits(t, p, epsilon)
+    if isa == "baseline":
+        kldiv_fast._core.select_isa(kldiv_fast.available_isas()[0])
+        others = bits(t, p, epsilon)
+        for ours, theirs in zip((total, rows, columns), others, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=3e-7, atol=1e-7)
+    else:
+        assert [int(total.view(np.uint64)), digest(rows), digest(columns)] == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 16])
+def test_bits_for_any_number_of_threads(isa, threads):
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        t, p = (samples(dtype, first, 400_000).reshape(2000, 200) for first in (0, 1 << 30))
+        one, many = (
+            [x.tobytes() for x in bits(t, p, 1e-7, num_threads=n)]
+            + [kldiv_fast.kl(t, p, num_threads=n).tobytes()]
+            for n in (1, threads)
+        )
+        assert one == many
+
+
+@pytest.mark.parametrize("offset", range(1, 65, 7))
+def test_bits_for_any_alignment(isa, offset):
+    for dtype in (np.float32, np.float64):
+        t, p = (samples(np.dtype(dtype).name, first, 5003) for first in (0, 1 << 30))
+        moved = []
+        for shift, x in ((offset, t), (3 * offset % 64, p)):
+            raw = np.empty(x.nbytes + 128, np.uint8)
+            start = shift - raw.ctypes.data % 64 + 64
+            moved.append(raw[start : start + x.nbytes].view(dtype))
+            moved[-1][:] = x
+            assert moved[-1].ctypes.data % 64 == shift
+        assert kldiv_fast.kl(t, p).tobytes() == kldiv_fast.kl(*moved).tobytes()
