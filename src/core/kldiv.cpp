@@ -3,6 +3,7 @@
 #include "kldiv.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -29,7 +30,8 @@ constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
 constexpr int64_t kFold = 16;              // classes, side by side, that few columns are read as: whole vectors always
 constexpr int64_t kPacked = 512;           // elements in a tile that is packed: memory and kernel take short turns
 constexpr int64_t kCrossedCols = 32;       // columns of a tile that is transposed while it is packed, and twice as many rows
-constexpr int64_t kLargestTile = 2048;     // (elements)
+constexpr int64_t kPackedColumns = 1024;   // columns of a tile that is packed in column mode
+constexpr int64_t kLargestTile = 2048;     // elements of any tile that is packed
 constexpr int64_t kFoldedColumns = 1024;   // kFold classes of few columns fill at most so many
 
 int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
@@ -86,6 +88,7 @@ struct Operand {
 };
 
 Operand packed(const Plan &plan, const kldiv_array &array, const Grid &grid, Packed &buffer) {
+    assert(grid.rows * grid.cols <= kLargestTile);
     const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
                        (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
     if (!again) pack(array, grid, plan.kernel_dtype, buffer.elements);
@@ -141,7 +144,7 @@ void add_folded_columns(const Plan &plan, const Tile &tile, double *sums) {
 
 // The same in column mode.
 void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
-    const int64_t most = plan.in_place() ? count : std::max<int64_t>(1, kPacked / rows);
+    const int64_t most = plan.in_place() ? count : kLargestTile / rows;
     const int64_t size = item_size(plan.kernel_dtype);
     for (int64_t c = 0; c < count; c += most, at.advance(plan.class_axis, most)) {
         const Tile tile = tile_at(plan, at, std::min(most, count - c), rows, work);
@@ -317,7 +320,7 @@ void choose_tiles(Plan &plan) {
 void cut_into_groups(Plan &plan, int64_t block) {
     const int64_t extent = plan.row_axis.extent;
     if (plan.columns) {
-        plan.group_rows = std::min(kColumns, extent);
+        plan.group_rows = std::min(plan.in_place() ? kColumns : kPackedColumns, extent);
     } else {
         choose_tiles(plan);
         plan.group_rows = std::min({extent, kGroupRows, std::max<int64_t>(1, block / plan.row_size())});
@@ -365,7 +368,13 @@ Plan make_plan(const kldiv_problem &problem) {
     plan.plain = problem.weight.data == nullptr && problem.mask == nullptr && problem.out == nullptr;
     plan.weight_is_float = problem.weight.dtype == KLDIV_FLOAT32;
     plan.out_is_float = problem.out_dtype == KLDIV_FLOAT32;
-    for (int i = 0; i < problem.batch_ndim; ++i) plan.batch.push(problem.batch[i]);
+    for (int i = 0; i < problem.batch_ndim; ++i) {
+        kldiv_axis axis = problem.batch[i];  // strides of what is not there would keep axes apart
+        if (problem.weight.data == nullptr) axis.weight = 0;
+        if (problem.mask == nullptr) axis.mask = 0;
+        if (problem.out == nullptr) axis.out = 0;
+        plan.batch.push(axis);
+    }
     // A plain sum knows no rows: all axes are alike, and contiguous inputs become one long run.
     for (int i = 0; i < problem.class_ndim; ++i) (plan.plain ? plan.batch : plan.runs).push(problem.classes[i]);
     for (Nest *nest : {&plan.batch, &plan.runs}) {
