@@ -9,6 +9,7 @@ compiler, so the file names it, and another compiler's build is only printed.
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ ELEMENTS = 20480
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 OPERATIONS = ["stream", "narrow rows", "columns"]
 REPEATS = 20
-CALLS = 2000
+CALLS = 50_000
 
 SMALL_CALL = """
 import sys, numpy as np
@@ -34,7 +35,10 @@ for _ in range(int(sys.argv[1])): kl(t, p)
 
 
 def run(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True)
+    # What a process does besides must not differ from run to run: hashes, and threads that wait in a loop.
+    quiet = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | quiet
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
 
 
 def instructions(*command):
