@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import kldiv_fast
 import numpy as np
 import pytest
+from hypothesis import settings
 from kldiv_fast import _core
 
 
@@ -27,3 +28,10 @@ def isa(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261124)
+
+
+settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
+settings.register_profile(
+    "long", max_examples=100_000 // len(kldiv_fast.available_isas()) + 1, deadline=None
+)
+settings.load_profile("quick")

@@ -278,9 +278,10 @@ void choose_operands(Plan &plan) {
     plan.p_in_place = p && plan.p.dtype == plan.kernel_dtype;
 }
 
-// One row of a broadcast operand, repeated, makes short rows one stream.
+// One row of a broadcast operand, repeated, makes short rows one stream. (What is packed is float32 or float64.)
 void repeat_short_broadcast(Plan &plan) {
     const int64_t most = plan.plain ? 128 : 15;
+    if (plan.kernel_dtype > KLDIV_FLOAT64) return;
     if (plan.columns || !plan.in_place() || plan.class_axis.extent > most || plan.row_axis.extent == 1) return;
     const int64_t row_bytes = plan.class_axis.extent * item_size(plan.kernel_dtype);
     plan.t_in_place = !(plan.row_axis.y_true == 0 && plan.row_axis.y_pred == row_bytes);
