@@ -1,0 +1,156 @@
+"""Never a hang, never a crash: forks, limits set by others, neighbours with teams of their own, memory that runs out."""
+
+import os
+import subprocess
+import sys
+
+import kldiv_fast
+import numpy as np
+import pytest
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+def run_python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+SETUP = """
+import warnings; warnings.simplefilter("ignore")
+import numpy as np
+rng = np.random.default_rng(0)
+t, p = rng.random((2, 1000, 500), np.float32)
+"""
+
+
+@posix
+def test_torch_data_loader():
+    pytest.importorskip("torch")
+    code = """
+import torch, kldiv_fast
+expected = float(kldiv_fast.kl(t, p))
+class Data(torch.utils.data.Dataset):
+    def __len__(self): return 16
+    def __getitem__(self, i): return float(kldiv_fast.kl(t, p))
+loader = torch.utils.data.DataLoader(Data(), num_workers=4, multiprocessing_context="fork", timeout=60)
+print([float(x) for x in loader] == [expected] * 16, kldiv_fast.kl(t, p) == np.float32(expected))
+"""
+    assert run_python(SETUP + code) == "True True"
+
+
+@posix
+def test_joblib_processes():
+    pytest.importorskip("joblib")
+    code = """
+import joblib, kldiv_fast
+expected = kldiv_fast.kl(t, p)
+for backend in ("loky", "multiprocessing", "threading"):
+    values = joblib.Parallel(4, backend=backend)(joblib.delayed(kldiv_fast.kl)(t, p) for _ in range(8))
+    assert values == [expected] * 8, backend
+print("done")
+"""
+    assert run_python(SETUP + code) == "done"
+
+
+def test_threadpoolctl_limits_are_obeyed():
+    pytest.importorskip("threadpoolctl")
+    code = """
+import kldiv_fast, threadpoolctl
+before = kldiv_fast.get_num_threads()
+with threadpoolctl.threadpool_limits(1):
+    inside = kldiv_fast.get_num_threads()
+    kldiv_fast.set_num_threads(7)
+    raised = kldiv_fast.get_num_threads()
+    kldiv_fast.set_num_threads(None)
+print(before, inside, raised, kldiv_fast.get_num_threads())
+"""
+    assert run_python(code, OMP_NUM_THREADS="3") == "3 1 1 3"
+
+
+NEIGHBOURS = {
+    "torch": "import torch; x = torch.ones(500, 500); (x @ x).sum()",
+    "tensorflow": "import tensorflow as tf; x = tf.ones((500, 500)); tf.reduce_sum(x @ x)",
+    "sklearn": "from sklearn.cluster import KMeans; KMeans(3, n_init=1).fit(np.random.rand(3000, 20))",
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("neighbour", NEIGHBOURS)
+def test_beside_other_teams(neighbour, first):
+    pytest.importorskip(neighbour)
+    ours = "import kldiv_fast; a = kldiv_fast.kl(t, p)\n"
+    theirs = NEIGHBOURS[neighbour] + "\n"
+    code = (ours + theirs if first else theirs + ours) + theirs
+    code += "print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1))"
+    assert run_python(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
+
+
+def test_inside_a_team_of_python_threads_with_limits(rng):
+    """A call from within another OpenMP team's limit of one still answers."""
+    code = "import kldiv_fast; print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=64))"
+    assert run_python(SETUP + code, OMP_THREAD_LIMIT="1") == "True"
+    assert run_python(SETUP + code, OMP_NUM_THREADS="64") == "True"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its address space")
+def test_memory_that_runs_out():
+    """MemoryError for what cannot be allocated; the next call works."""
+    code = """
+import resource, kldiv_fast
+row = np.broadcast_to(np.full(1, 0.5, np.float32), (1 << 28, 2))
+kldiv_fast.kl(t, p)
+size = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), -1))
+try:
+    kldiv_fast.kl(row, row, reduction="none")
+except MemoryError:
+    print("MemoryError", kldiv_fast.kl(t, p) > 0)
+"""
+    assert run_python(SETUP + code, OPENBLAS_NUM_THREADS="1") == "MemoryError True"
+
+
+@pytest.mark.parametrize("overlap", ["same", "shifted", "reversed", "inside"])
+def test_out_that_overlaps(isa, rng, overlap):
+    memory = rng.random((41, 40), np.float32)
+    y_true = memory[:40]
+    y_pred = rng.random((40, 40), np.float32)
+    expected = kldiv_fast.kl(y_true.copy(), y_pred, reduction="none")
+    out = {
+        "same": y_true[:, 0],
+        "shifted": memory[1:, 3],
+        "reversed": y_true[::-1, 5],
+        "inside": y_true[7],
+    }[overlap]
+    assert kldiv_fast.kl(y_true, y_pred, reduction="none", out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_more_elements_than_32_bits_count():
+    """2^33 elements, as a view: 64-bit arithmetic throughout."""
+    row = np.broadcast_to(np.array([0.5], np.float32), (1 << 31, 4))
+    other = np.broadcast_to(np.array([0.25], np.float32), (1 << 31, 4))
+    expected = (1 << 33) * 0.5 * np.log(2)
+    assert kldiv_fast.kl(row, other, reduction="sum") == pytest.approx(expected, rel=1e-6)
+    assert kldiv_fast.kl(row, other) == pytest.approx(2 * np.log(2), rel=1e-6)
+
+
+def test_shape_that_changes_hands(rng):
+    """Views of one buffer in many shapes, from many threads at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    buffer, other = rng.random((2, 2**16), np.float32)
+    shapes = [(2**k, 2 ** (16 - k)) for k in range(17)]
+    alone = [kldiv_fast.kl(buffer.reshape(s), other.reshape(s), reduction="sum") for s in shapes]
+    with ThreadPoolExecutor(8) as pool:
+        together = pool.map(
+            lambda s: kldiv_fast.kl(buffer.reshape(s), other.reshape(s), reduction="sum"), shapes * 20
+        )
+        assert list(together) == alone * 20
