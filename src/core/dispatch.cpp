@@ -1,10 +1,13 @@
 // The table of implementations, best first, and the one comparison that chooses. What CMake compiled an object for
-// (x86-64-v4, x86-64-v3) and what is asked of the machine here are the same list of features; __builtin_cpu_supports
-// includes the operating system's part (XCR0).
+// (x86-64-v4, x86-64-v3) and what is asked of the machine (cpu.hpp) are the same list of features.
 #include "dispatch.hpp"
 
 #include <atomic>
 #include <cstring>
+
+#if defined(KLDIV_HAS_AVX2)
+#include "cpu.hpp"
+#endif
 
 namespace kldiv {
 
@@ -28,13 +31,6 @@ struct Implementation {
 };
 
 bool always() { return true; }
-
-#if defined(KLDIV_HAS_AVX2)
-bool has_x86_64_v3() { return __builtin_cpu_supports("x86-64-v3") != 0; }
-#endif
-#if defined(KLDIV_HAS_AVX512)
-bool has_x86_64_v4() { return __builtin_cpu_supports("x86-64-v4") != 0; }
-#endif
 
 constexpr Implementation kImplementations[] = {
 #if defined(KLDIV_HAS_AVX512)

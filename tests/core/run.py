@@ -28,7 +28,10 @@ TARGETS = {
 
 
 def run(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout
 
 
 def build(compiler, flags, folder):
@@ -49,7 +52,7 @@ def fused_isas(emulator, folder):
     """The ISAs of this build that have FMA: bits answers 2 to one that it doesn't know."""
     for isa in ("avx512", "avx2", "neon"):
         command = [*emulator, f"{folder}/bits", isa]
-        answer = subprocess.run(command, capture_output=True, text=True)
+        answer = subprocess.run(command, check=False, capture_output=True, text=True)
         if answer.returncode == 0:
             yield isa, answer.stdout
         elif answer.returncode != 2:
