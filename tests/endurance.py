@@ -17,7 +17,9 @@ import kldiv_fast
 import numpy as np
 from kldiv_fast import kl
 
-warnings.simplefilter("ignore", DeprecationWarning)  # Python's own about forks of processes with threads
+warnings.simplefilter(
+    "ignore", DeprecationWarning
+)  # Python's own about forks of processes with threads
 
 
 def pair(rows=1000, classes=1000):

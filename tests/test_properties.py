@@ -52,7 +52,9 @@ def calls(draw):
         )
     )
     short, long = sorted(both.input_shapes, key=len)
-    assume(len(long) - len(short) != 1 or long[-1] != 1)  # Keras's rank rule: tests/test_keras_parity.py
+    assume(
+        len(long) - len(short) != 1 or long[-1] != 1
+    )  # Keras's rank rule: tests/test_keras_parity.py
     y_true, y_pred = (draw(arrays(shape)) for shape in both.input_shapes)
     shape = both.result_shape
     axes = st.lists(st.integers(0, len(shape) - 1), min_size=1, max_size=len(shape), unique=True)
