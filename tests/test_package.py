@@ -79,7 +79,7 @@ def test_interrupt(reduction):
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         kldiv_fast.kl(view, view, reduction=reduction, out=out)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 0.5 + 1
     assert kldiv_fast.kl(row, row) == 0
 
 
