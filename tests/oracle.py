@@ -21,3 +21,12 @@ def oracle(y_true, y_pred, axis=-1, epsilon=1e-7, work=np.float64):
     p = np.clip(np.asarray(y_pred).astype(np.longdouble), low, 1)
     t, p = np.broadcast_arrays(t, p)
     return (t * log_ratio(t, p)).sum(axis=axis)
+
+
+def error_bound(magnitude, elements, in_float32):
+    """docs/accuracy.md's bound, for a sum whose terms' magnitudes add up to `magnitude`."""
+    single, double = 2.0**-24, 2.0**-53
+    additions = (
+        8 + elements / 32
+    )  # of doubles: trees, segments and pieces; in column mode one for 32 terms
+    return (36 * (single if in_float32 else double) + additions * double) * magnitude

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracle import log_ratio, oracle
+from oracle import error_bound, log_ratio, oracle
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, np.bool_]
 LAYOUTS = ["C", "F", "strided", "reversed", "foreign", "transposed"]
@@ -112,8 +112,9 @@ def test_any_call(isa_name, call):
         y_pred.dtype.newbyteorder("=") in narrow and y_true.dtype.newbyteorder("=") != np.float64
     )
     value, size = expected(y_true, y_pred, np.float32 if in_float32 else np.float64, **keywords)
-    unit = 2.0**-24 if ours.dtype == np.float32 else 2.0**-53
-    bound = 8 * unit * np.asarray(size, np.float64) + 4 * unit * np.abs(
+    bound = error_bound(np.asarray(size, np.float64), y_true.size * y_pred.size, in_float32)
+    # The result's own format, and in a mean the division and the weights, products of doubles.
+    bound += (2.0**-24 if ours.dtype == np.float32 else 2.0**-50) * np.abs(
         np.asarray(value, np.float64)
     )
     assert ours.shape == np.shape(value)

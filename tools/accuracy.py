@@ -24,6 +24,7 @@ import scipy.special
 import torch
 
 SOURCE = Path(__file__).parents[1]
+sys.path.insert(0, str(SOURCE / "tests"))
 mpmath.mp.prec = 200  # near 1 half of the bits go into the difference; 100 are left
 
 
@@ -125,7 +126,9 @@ PACKAGES = {
     "SciPy rel_entr": lambda t, p: scipy.special.rel_entr(
         np.clip(t, LOW, 1), np.clip(p, LOW, 1)
     ).sum(-1),
-    "NumKong": lambda t, p: np.array([numkong.kullbackleibler(a, b) for a, b in zip(t, p, strict=True)]),
+    "NumKong": lambda t, p: np.array(
+        [numkong.kullbackleibler(a, b) for a, b in zip(t, p, strict=True)]
+    ),
 }
 
 
@@ -209,15 +212,16 @@ Here s = (t' - p)/(t' + p) is taken from the exact difference (t' is t moved to 
 Sterbenz' lemma makes t' - p exact), so log(t/p) carries a relative error of at most 2 ulp, 4u, even where it is
 near 0. Then, with S = sum |t log(t/p)|:
 
-- the product with t: one rounding (it is fused into the addition), at most u of the term or of the sum so far;
-- additions in float32: each of 16 lanes takes at most 32 terms, so at most 32u of what the lane holds, u for one term;
-- everything after a segment of 512 elements is in double: nothing that float32 could see;
-- the result: u/2 of itself.
+- the product with t: one rounding (it is fused into the addition, and counted there);
+- additions in the element's format: each of 16 lanes takes at most 32 terms, so at most 32u of what the lane holds;
+- everything after a segment of 512 elements is in double: 8 additions in trees, and one for each segment
+  or piece (along columns: for 32 terms).
 
-Together |error| <= (4 + 32) u S at the very worst, and by the usual square-root law of roundings some 8u S;
-`tests/test_accuracy.py` and the generated cases of `tests/test_properties.py` hold it to 8u S + 4u |result|.
-Relative to the result this is (8u) S/|result|: for two distributions within delta of each other S is about delta
-and the result about delta^2 / 2, so the relative error grows like 1/delta. For equal inputs every term is exactly 0.
+Together |error| <= (36u + (8 + n/32) v) S + u |result|, with v = 2^-53 (and u = v for float64 inputs), for any input;
+`error_bound` in `tests/oracle.py`. The generated cases of `tests/test_properties.py` and the rows above are held to it.
+Roundings that do not conspire stay far below: some 4u S, the logarithm's own.
+Relative to the result that is 4u S/|result|: for two distributions off by delta S is about delta and the result about
+delta^2 / 2, so the relative error grows like 8u/delta. For equal inputs every term is exactly 0.
 """
 
 
