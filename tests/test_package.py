@@ -5,8 +5,6 @@ import inspect
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,13 +12,7 @@ import kldiv_fast
 import numpy as np
 import pytest
 from kldiv_fast import _kl
-
-
-def run_python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+from processes import run_python
 
 
 def test_signature_is_that_of_the_implementation():

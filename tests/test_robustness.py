@@ -1,27 +1,14 @@
 """Never a hang, never a crash: forks, limits set by others, neighbours with teams of their own, memory that runs out."""
 
 import os
-import subprocess
 import sys
 
 import kldiv_fast
 import numpy as np
 import pytest
+from processes import printed
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-
-
-def run_python(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 SETUP = """
@@ -44,7 +31,7 @@ class Data(torch.utils.data.Dataset):
 loader = torch.utils.data.DataLoader(Data(), num_workers=4, multiprocessing_context="fork", timeout=60)
 print([float(x) for x in loader] == [expected] * 16, kldiv_fast.kl(t, p) == np.float32(expected))
 """
-    assert run_python(SETUP + code) == "True True"
+    assert printed(SETUP + code) == "True True"
 
 
 @posix
@@ -58,7 +45,7 @@ for backend in ("loky", "multiprocessing", "threading"):
     assert values == [expected] * 8, backend
 print("done")
 """
-    assert run_python(SETUP + code) == "done"
+    assert printed(SETUP + code) == "done"
 
 
 def test_threadpoolctl_limits_are_obeyed():
@@ -73,7 +60,7 @@ with threadpoolctl.threadpool_limits(1):
     kldiv_fast.set_num_threads(None)
 print(before, inside, raised, kldiv_fast.get_num_threads())
 """
-    assert run_python(code, OMP_NUM_THREADS="3") == "3 1 1 3"
+    assert printed(code, OMP_NUM_THREADS="3") == "3 1 1 3"
 
 
 NEIGHBOURS = {
@@ -91,14 +78,14 @@ def test_beside_other_teams(neighbour, first):
     theirs = NEIGHBOURS[neighbour] + "\n"
     code = (ours + theirs if first else theirs + ours) + theirs
     code += "print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1))"
-    assert run_python(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
+    assert printed(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
 
 
 def test_inside_a_team_of_python_threads_with_limits(rng):
     """A call from within another OpenMP team's limit of one still answers."""
     code = "import kldiv_fast; print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=64))"
-    assert run_python(SETUP + code, OMP_THREAD_LIMIT="1") == "True"
-    assert run_python(SETUP + code, OMP_NUM_THREADS="64") == "True"
+    assert printed(SETUP + code, OMP_THREAD_LIMIT="1") == "True"
+    assert printed(SETUP + code, OMP_NUM_THREADS="64") == "True"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its address space")
@@ -115,7 +102,7 @@ try:
 except MemoryError:
     print("MemoryError", kldiv_fast.kl(t, p) > 0)
 """
-    assert run_python(SETUP + code, OPENBLAS_NUM_THREADS="1") == "MemoryError True"
+    assert printed(SETUP + code, OPENBLAS_NUM_THREADS="1") == "MemoryError True"
 
 
 @pytest.mark.parametrize("overlap", ["same", "shifted", "reversed", "inside"])

@@ -63,6 +63,7 @@ struct Plan {
     double *partial;
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }
+    int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
     bool in_place() const { return t_in_place && p_in_place; }
     const kldiv_axis &kernel_axis() const { return columns ? row_axis : class_axis; }
     const kldiv_axis &other_axis() const { return columns ? class_axis : row_axis; }
@@ -91,8 +92,10 @@ Operand packed(const Plan &plan, const kldiv_array &array, const Grid &grid, Pac
     assert(grid.rows * grid.cols <= kLargestTile);
     const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
                        (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
-    if (!again) pack(array, grid, plan.kernel_dtype, buffer.elements);
-    if (!again) buffer.source = grid.data, buffer.rows = grid.rows, buffer.cols = grid.cols;
+    if (!again) {
+        pack(array, grid, plan.kernel_dtype, buffer.elements);
+        buffer.source = grid.data, buffer.rows = grid.rows, buffer.cols = grid.cols;
+    }
     return {reinterpret_cast<const char *>(buffer.elements), grid.cols * item_size(plan.kernel_dtype)};
 }
 
@@ -343,7 +346,7 @@ void cut_into_pieces(Plan &plan, int64_t block) {
 }
 
 void cut(Plan &plan) {
-    const int64_t block = block_size(plan.batch.size() * plan.row_axis.extent * plan.row_size());
+    const int64_t block = block_size(plan.elements());
     cut_into_groups(plan, block);
     cut_into_pieces(plan, block);
     const int64_t group_size = plan.group_rows * plan.row_size();
@@ -400,8 +403,8 @@ kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total
     const Partials partials = allocate(tasks);
     if (!partials) return KLDIV_NO_MEMORY;
     plan.partial = partials.get();
-    const int64_t elements = plan.batch.size() * plan.row_axis.extent * plan.row_size();
-    const kldiv_status status = run_tasks(choose_threads(requested, elements, tasks), tasks, poll, run_groups, &plan);
+    const int threads = choose_threads(requested, plan.elements(), tasks);
+    const kldiv_status status = run_tasks(threads, tasks, poll, run_groups, &plan);
     if (status != KLDIV_OK) return status;
     for (int64_t i = 0; i < tasks; ++i) total += plan.partial[i];
     return KLDIV_OK;
