@@ -3,6 +3,10 @@
  *
  *     t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
  *     row = sum over the class axes of  t * log(t / p)          [nats]
+ *
+ * and its gradients, each element times its row's factor `upstream`; 0 where the clip is at work (beyond its bounds):
+ *
+ *     d row / d y_true = log(t / p) + 1      d row / d y_pred = -t / p
  */
 #ifndef KLDIV_H
 #define KLDIV_H
@@ -50,9 +54,12 @@ typedef struct {
     int64_t extent;
     int64_t y_true;
     int64_t y_pred;
-    int64_t weight; /* batch axes only, as are the two below */
+    int64_t weight; /* batch axes only, as are the three below */
     int64_t mask;
     int64_t out;
+    int64_t upstream;
+    int64_t grad_y_true;
+    int64_t grad_y_pred;
 } kldiv_axis;
 
 /* The whole problem. Batch axes number the rows, class axes are summed over. Pointers are borrowed. */
@@ -67,6 +74,11 @@ typedef struct {
     const uint8_t *mask; /* 0: the row counts as 0 and is not read; NULL: every row counts */
     void *out;           /* one value for each row, or NULL: rows are added up instead */
     kldiv_dtype out_dtype; /* float32 or float64 */
+    kldiv_array upstream;  /* float32 or float64, native: factor of each row's gradients; a row of factor 0 has gradients
+                              of 0, whatever it holds. data NULL: 1 */
+    void *grad_y_true;     /* where to write a gradient, or NULL; an element for each of the loop nest's, none twice */
+    void *grad_y_pred;
+    kldiv_dtype grad_dtype; /* float32 or float64, of both */
     int clip;              /* zero: no clip, the meaning of scipy.special.rel_entr */
     double epsilon;        /* lower bound of the clip, in [0, 1) */
     int num_threads;       /* 0: the process-wide setting */
@@ -74,8 +86,17 @@ typedef struct {
     void *poll_data;
 } kldiv_problem;
 
-/* With `out`, write every (weighted, unmasked) row value there and leave *total untouched; without, write their sum. */
+/* With `out`, write every (weighted, unmasked) row value there and leave *total untouched; without, write their sum.
+ * With neither `out` nor `total`, only gradients are computed, which spares the logarithm where y_pred's alone is wanted.
+ * Gradients come from the same pass over the inputs; they may not overlap them. The values have the same bits with and
+ * without. */
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total);
+
+/* kldiv_run for C-contiguous rows of native elements of a kernel dtype. `out` (rows), `upstream` (rows) and the gradients
+ * (rows x classes) are C-contiguous and float64 for float64, else float32; each may be NULL (upstream: ones). */
+kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
+                        double epsilon, const void *upstream, int num_threads, void *out, void *grad_y_true,
+                        void *grad_y_pred);
 
 /* The sum over two C-contiguous arrays of n native elements of a kernel dtype: what kldiv_run does for the plainest
  * problem, without its set-up. Same bits. */
