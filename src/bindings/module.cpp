@@ -83,11 +83,37 @@ void raise_status(kldiv_status status) {
     if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
 }
 
+// Runs without the GIL where the work is worth handing it over.
+kldiv_status run_released(kldiv_problem &problem, int64_t elements, double *total) {
+    if (elements < kReleaseGil) return kldiv_run(&problem, total);
+    PyThreadState *state = PyEval_SaveThread();
+    problem.poll = check_signals;
+    problem.poll_data = &state;
+    const kldiv_status status = kldiv_run(&problem, total);
+    PyEval_RestoreThread(state);
+    return status;
+}
+
+// A gradient needs an element of its own for each of the loop nest's.
+void *gradient_target(std::optional<py::array> &grad, int ndim, const char *name) {
+    if (!grad) return nullptr;
+    if (!is_plain_float(*grad)) throw py::type_error(std::string(name) + " must be float32 or float64");
+    if (grad->ndim() != ndim) throw py::value_error(std::string(name) + " has the wrong number of axes");
+    return grad->mutable_data();
+}
+
+int64_t gradient_stride(const py::array &grad, int axis, int64_t extent, const char *name) {
+    if (grad.shape(axis) != extent) throw py::value_error(std::string(name) + " has the wrong shape");
+    return grad.strides(axis);
+}
+
 // y_true and y_pred: of one rank, batch axes first, then class_ndim class axes. batch_shape: of the rows, after
 // broadcasting with weight and mask. Returns the sum of the rows, or None with `out`.
 py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim, const py::tuple &batch_shape,
                const std::optional<py::array> &weight, const std::optional<py::array> &mask,
-               std::optional<py::array> out, std::optional<double> epsilon, int num_threads) {
+               std::optional<py::array> out, std::optional<double> epsilon, int num_threads,
+               const std::optional<py::array> &upstream, std::optional<py::array> grad_y_true,
+               std::optional<py::array> grad_y_pred) {
     const int batch_ndim = static_cast<int>(batch_shape.size());
     const int ndim = batch_ndim + class_ndim;
     if (class_ndim < 0 || ndim > KLDIV_MAX_AXES) throw py::value_error("too many axes");
@@ -134,8 +160,24 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
         problem.out = out->mutable_data();
         problem.out_dtype = describe(*out).dtype;
     }
+    problem.grad_y_true = gradient_target(grad_y_true, ndim, "grad_y_true");
+    problem.grad_y_pred = gradient_target(grad_y_pred, ndim, "grad_y_pred");
+    if (grad_y_true || grad_y_pred) problem.grad_dtype = describe(grad_y_true ? *grad_y_true : *grad_y_pred).dtype;
+    if (grad_y_true && grad_y_pred && describe(*grad_y_pred).dtype != problem.grad_dtype)
+        throw py::type_error("grad_y_true and grad_y_pred must be of one dtype");
+    for (int i = 0; i < ndim; ++i) {
+        kldiv_axis &axis = i < batch_ndim ? problem.batch[i] : problem.classes[i - batch_ndim];
+        if (grad_y_true) axis.grad_y_true = gradient_stride(*grad_y_true, i, axis.extent, "grad_y_true");
+        if (grad_y_pred) axis.grad_y_pred = gradient_stride(*grad_y_pred, i, axis.extent, "grad_y_pred");
+    }
+    if (upstream) {
+        require_rank(*upstream, batch_ndim, "upstream");
+        if (!is_plain_float(*upstream)) throw py::type_error("upstream must be float32 or float64");
+        problem.upstream = describe(*upstream);
+    }
     for (int i = 0; i < batch_ndim; ++i) {
         kldiv_axis &axis = problem.batch[i];
+        if (upstream) axis.upstream = stride_along(*upstream, i, batch_ndim, axis.extent, "upstream");
         if (weight) axis.weight = stride_along(*weight, i, batch_ndim, axis.extent, "sample_weight");
         if (mask) axis.mask = stride_along(*mask, i, batch_ndim, axis.extent, "mask");
         if (out) {
@@ -145,18 +187,35 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
     }
 
     double total = 0;
+    raise_status(run_released(problem, elements, &total));
+    return out ? py::object(py::none()) : py::object(py::float_(total));
+}
+
+// ---- The adapters' way in: contiguous rows of another framework's tensors, by address ----
+
+kldiv_dtype dtype_named(const std::string &name) {
+    constexpr const char *names[] = {"float32", "float64", "float16", "bfloat16"};  // in the order of kldiv_dtype
+    for (int i = 0; i < 4; ++i)
+        if (name == names[i]) return static_cast<kldiv_dtype>(i);
+    throw py::type_error("dtype is " + name + "; expected float32, float64, float16 or bfloat16");
+}
+
+// kldiv_rows; an address of 0 is a null pointer. The caller vouches for what stands at the others.
+void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t n, int64_t classes, double epsilon,
+          uintptr_t upstream, int num_threads, uintptr_t out, uintptr_t grad_y_true, uintptr_t grad_y_pred) {
+    const kldiv_dtype kind = dtype_named(dtype);
+    const auto at = [](uintptr_t address) { return reinterpret_cast<void *>(address); };
+    const auto call = [&] {
+        return kldiv_rows(kind, at(y_true), at(y_pred), n, classes, epsilon, at(upstream), num_threads, at(out),
+                          at(grad_y_true), at(grad_y_pred));
+    };
+    if (n * classes < kReleaseGil) return raise_status(call());
     kldiv_status status;
-    if (elements < kReleaseGil) {
-        status = kldiv_run(&problem, &total);
-    } else {
-        PyThreadState *state = PyEval_SaveThread();
-        problem.poll = check_signals;
-        problem.poll_data = &state;
-        status = kldiv_run(&problem, &total);
-        PyEval_RestoreThread(state);
+    {
+        const py::gil_scoped_release released;
+        status = call();
     }
     raise_status(status);
-    return out ? py::object(py::none()) : py::object(py::float_(total));
 }
 
 // ---- The fast path: two plain arrays and, perhaps, plain keywords. Everything else goes to Python, untouched. ----
@@ -294,7 +353,11 @@ py::list available_isas() {
 PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = KLDIV_FAST_VERSION;
     m.def("run", &run, py::arg("y_true"), py::arg("y_pred"), py::arg("class_ndim"), py::arg("batch_shape"),
-          py::arg("weight"), py::arg("mask"), py::arg("out"), py::arg("epsilon"), py::arg("num_threads"));
+          py::arg("weight"), py::arg("mask"), py::arg("out"), py::arg("epsilon"), py::arg("num_threads"),
+          py::arg("upstream") = py::none(), py::arg("grad_y_true") = py::none(), py::arg("grad_y_pred") = py::none());
+    m.def("rows", &rows, py::arg("dtype"), py::arg("y_true"), py::arg("y_pred"), py::arg("rows"), py::arg("classes"),
+          py::arg("epsilon"), py::arg("upstream"), py::arg("num_threads"), py::arg("out"), py::arg("grad_y_true"),
+          py::arg("grad_y_pred"));
     m.def("with_fast_path", &with_fast_path);
     m.def("available_isas", &available_isas);
     m.def("current_isa", &kldiv_current_isa);

@@ -4,6 +4,11 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+#define KLDIV_STREAMS 1
+#endif
+
 #include "simd/halves.hpp"
 
 namespace kldiv {
@@ -82,6 +87,30 @@ void pack_from(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void
     }
 }
 
+template <class Source, class Target>
+void unpack_grid(const void *src, const MutableGrid &grid) {
+    const Source *from = static_cast<const Source *>(src);
+    for (int64_t r = 0; r < grid.rows; ++r, from += grid.cols) {
+        char *row = grid.data + r * grid.row_stride;
+        for (int64_t c = 0; c < grid.cols; ++c)
+            *reinterpret_cast<Target *>(row + c * grid.col_stride) = static_cast<Target>(from[c]);
+    }
+}
+
+#if defined(KLDIV_STREAMS)
+// Whole 16 bytes go to the write-combining buffers, what stands before and behind them goes by the cache.
+void stream_bytes(char *dst, const char *src, int64_t n) {
+    const int64_t before = std::min<int64_t>(-reinterpret_cast<intptr_t>(dst) & 15, n);
+    std::memcpy(dst, src, before);
+    int64_t i = before;
+    for (; i + 16 <= n; i += 16)
+        _mm_stream_si128(reinterpret_cast<__m128i *>(dst + i), _mm_loadu_si128(reinterpret_cast<const __m128i *>(src + i)));
+    std::memcpy(dst + i, src + i, n - i);
+}
+#else
+void stream_bytes(char *dst, const char *src, int64_t n) { std::memcpy(dst, src, n); }
+#endif
+
 }  // namespace
 
 int64_t item_size(kldiv_dtype dtype) {
@@ -105,6 +134,26 @@ void pack(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst
         case KLDIV_INT64: return pack_from<int64_t>(source, grid, to, dst);
         case KLDIV_UINT64: return pack_from<uint64_t>(source, grid, to, dst);
     }
+}
+
+void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const MutableGrid &grid) {
+    if (from == KLDIV_FLOAT32)
+        to == KLDIV_FLOAT32 ? unpack_grid<float, float>(src, grid) : unpack_grid<float, double>(src, grid);
+    else
+        to == KLDIV_FLOAT32 ? unpack_grid<double, float>(src, grid) : unpack_grid<double, double>(src, grid);
+}
+
+void stream(const void *src, int64_t size, const MutableGrid &grid) {
+    const char *from = static_cast<const char *>(src);
+    const int64_t row_bytes = grid.cols * size;
+    if (grid.row_stride == row_bytes) return stream_bytes(grid.data, from, grid.rows * row_bytes);
+    for (int64_t r = 0; r < grid.rows; ++r) stream_bytes(grid.data + r * grid.row_stride, from + r * row_bytes, row_bytes);
+}
+
+void end_streams() {
+#if defined(KLDIV_STREAMS)
+    _mm_sfence();
+#endif
 }
 
 }  // namespace kldiv

@@ -1,4 +1,5 @@
-// Reading what the kernels can't read in place, a block at a time. Included by kldiv.cpp.
+// Reading what the kernels can't read in place, and writing what they can't write in place, a tile at a time.
+// Included by kldiv.cpp, plan.cpp and task.cpp.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
@@ -23,5 +24,19 @@ inline bool runs_down(int64_t row_stride, int64_t col_stride) {
 
 // The grid's elements of `source.dtype`, row after row, into side-by-side float32 or float64 at dst.
 void pack(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst);
+
+struct MutableGrid {
+    char *data;
+    int64_t rows, row_stride;
+    int64_t cols, col_stride;
+};
+
+// The way back: row after row of side-by-side elements, float32 or float64 both `from` and `to`, into the grid.
+void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const MutableGrid &grid);
+
+// The same for a grid of elements side by side and of one size in both places, past the caches where the processor can.
+void stream(const void *src, int64_t size, const MutableGrid &grid);
+// After the last of them, before another thread may read.
+void end_streams();
 
 }  // namespace kldiv

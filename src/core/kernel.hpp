@@ -18,6 +18,20 @@ struct Tile {
     int64_t mask_stride;
 };
 
+// Where a tile's gradients go: rows of elements side by side, in the format that the kernel computes in (float64 for
+// float64, else float32). A pointer may be null where the operation doesn't want that gradient.
+struct GradientTile {
+    char *t;  // with respect to y_true
+    char *p;
+    int64_t t_stride;
+    int64_t p_stride;
+    const void *factors;  // in the same format: one for each row, in column_gradients one for each column
+};
+
+// Which gradients, and whether the sums too. (y_true's gradient holds the logarithm, which is all that a sum costs.)
+enum class Wanted { y_pred_alone, y_pred, y_true, both };
+constexpr int kWanted = 4;
+
 struct Clip {
     double low;
     double high;
@@ -32,6 +46,10 @@ struct Operations {
     void (*row_sums)(const Tile &, Clip, double *sums);
     // sums[c] += the sum of column c, for at most kColumns columns
     void (*column_sums)(const Tile &, Clip, double *sums);
+    // The same with gradients, by Wanted; of y_pred alone, no sum is computed (row_gradients writes 0).
+    // column_gradients reads factors in whole vectors: 64 bytes more than there are columns.
+    void (*row_gradients[kWanted])(const Tile &, Clip, const GradientTile &, double *sums);
+    void (*column_gradients[kWanted])(const Tile &, Clip, const GradientTile &, double *sums);
 };
 
 // Kernel dtypes are the first four of kldiv_dtype, and index these tables.

@@ -8,12 +8,13 @@
 
 namespace kldiv {
 
-constexpr kldiv_axis kSingle = {1, 0, 0, 0, 0, 0};
+constexpr kldiv_axis kSingle = {1, 0, 0, 0, 0, 0, 0, 0, 0};
 
 struct Nest {
     kldiv_axis axes[KLDIV_MAX_AXES];
-    int ndim = 0;
+    int ndim;
 
+    Nest() : ndim(0) {}  // the axes stay unset: clearing them would cost more than a small call's work
     void push(const kldiv_axis &axis) { axes[ndim++] = axis; }
     kldiv_axis pop() { return ndim == 0 ? kSingle : axes[--ndim]; }
     int64_t size() const {
@@ -30,6 +31,9 @@ struct Cursor {
     const char *weight;
     const char *mask;
     char *out;
+    const char *upstream;
+    char *grad_t;
+    char *grad_p;
 
     void advance(const kldiv_axis &axis, int64_t n) {
         t += n * axis.y_true;
@@ -37,6 +41,9 @@ struct Cursor {
         if (weight != nullptr) weight += n * axis.weight;
         if (mask != nullptr) mask += n * axis.mask;
         if (out != nullptr) out += n * axis.out;
+        if (upstream != nullptr) upstream += n * axis.upstream;
+        if (grad_t != nullptr) grad_t += n * axis.grad_y_true;
+        if (grad_p != nullptr) grad_p += n * axis.grad_y_pred;
     }
     // To the element of that number, counted with the last axis fastest.
     void seek(const Nest &nest, int64_t number) {
@@ -56,14 +63,17 @@ inline void flip_negative(Nest &nest, Cursor &start) {
         kldiv_axis &axis = nest.axes[i];
         if (axis.y_true > 0 || axis.y_pred > 0 || reach(axis) == 0) continue;
         start.advance(axis, axis.extent - 1);
-        axis = {axis.extent, -axis.y_true, -axis.y_pred, -axis.weight, -axis.mask, -axis.out};
+        for (int64_t *stride : {&axis.y_true, &axis.y_pred, &axis.weight, &axis.mask, &axis.out, &axis.upstream,
+                                &axis.grad_y_true, &axis.grad_y_pred})
+            *stride = -*stride;
     }
 }
 
 inline bool continues(const kldiv_axis &outer, const kldiv_axis &inner) {
     const int64_t n = inner.extent;
     return outer.y_true == n * inner.y_true && outer.y_pred == n * inner.y_pred && outer.weight == n * inner.weight &&
-           outer.mask == n * inner.mask && outer.out == n * inner.out;
+           outer.mask == n * inner.mask && outer.out == n * inner.out && outer.upstream == n * inner.upstream &&
+           outer.grad_y_true == n * inner.grad_y_true && outer.grad_y_pred == n * inner.grad_y_pred;
 }
 
 // Widest strides outermost, then neighbours that continue each other made one.

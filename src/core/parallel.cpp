@@ -44,11 +44,11 @@ struct Queue {
     std::atomic<int64_t> next{0};
     std::atomic<bool> stop{false};
 
-    void work(int64_t tasks, Poll *poll, void (*run)(void *, int64_t), void *context) {
+    void work(int worker, int64_t tasks, Poll *poll, void (*run)(void *, int, int64_t), void *context) {
         while (!stop.load(std::memory_order_relaxed)) {
             const int64_t i = next.fetch_add(1, std::memory_order_relaxed);
             if (i >= tasks) return;
-            run(context, i);
+            run(context, worker, i);
             if (poll != nullptr && poll->wants_stop()) stop.store(true, std::memory_order_relaxed);
         }
     }
@@ -78,17 +78,21 @@ int choose_threads(int requested, int64_t elements, int64_t tasks) {
 #endif
 }
 
-kldiv_status run_tasks(int threads, int64_t tasks, Poll &poll, void (*run)(void *context, int64_t i), void *context) {
+kldiv_status run_tasks(int threads, int64_t tasks, Poll &poll, void (*run)(void *context, int worker, int64_t i),
+                       void *context) {
     Queue queue;
 #if defined(_OPENMP)
     if (threads > 1) {
 #pragma omp parallel num_threads(threads)
-        queue.work(tasks, omp_get_thread_num() == 0 ? &poll : nullptr, run, context);
+        {
+            const int worker = omp_get_thread_num();
+            queue.work(worker, tasks, worker == 0 ? &poll : nullptr, run, context);
+        }
         return queue.stop ? KLDIV_INTERRUPTED : KLDIV_OK;
     }
 #endif
     (void)threads;
-    queue.work(tasks, &poll, run, context);
+    queue.work(0, tasks, &poll, run, context);
     return queue.stop ? KLDIV_INTERRUPTED : KLDIV_OK;
 }
 

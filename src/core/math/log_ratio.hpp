@@ -81,18 +81,24 @@ inline V towards_one(V x, double low, double high, double scale, double log2_sca
 inline VecF32 towards_one(VecF32 x, VecF32 &shift) { return towards_one(x, 0x1p-90, 0x1p90, 0x1p48, 48, shift); }
 inline VecF64 towards_one(VecF64 x, VecF64 &shift) { return towards_one(x, 0x1p-900, 0x1p900, 0x1p400, 400, shift); }
 
-// t log(t/p), whole, for any t and p at all, with the meaning of scipy.special.rel_entr.
+// log(t/p), whole, for any positive and finite t and p.
 template <class V>
-inline V relative_entropy(V t, V p) {
-    const V zero = V::splat(0);
-    const V infinity = V::splat(kInfinity);
+inline V any_log_ratio(V t, V p) {
     V t_shift, p_shift;
     const V t_safe = towards_one(t, t_shift);
     const V p_safe = towards_one(p, p_shift);
     const LogParts<V> log = log_parts(t_safe, p_safe);
     const V shift = V::sub(t_shift, p_shift);
     const V half = half_log(V::add(log.exponent, shift), log.near_zero);
-    const V regular = V::mul(t, V::add(half, half));  // a subnormal product doubled would be a rounding off
+    return V::add(half, half);
+}
+
+// t log(t/p), whole, for any t and p at all, with the meaning of scipy.special.rel_entr; log: any_log_ratio(t, p).
+template <class V>
+inline V relative_entropy(V t, V p, V log) {
+    const V zero = V::splat(0);
+    const V infinity = V::splat(kInfinity);
+    const V regular = V::mul(t, log);  // a subnormal product doubled would be a rounding off
 
     const auto t_positive = V::less(zero, t);
     const auto p_not_negative = V::select(V::less(p, zero), zero, V::splat(1));
@@ -102,6 +108,24 @@ inline V relative_entropy(V t, V p) {
     const auto finite_over_infinity = V::both(V::both(t_positive, V::less(t, infinity)), V::equal(p, infinity));
     r = V::select(finite_over_infinity, V::sub(zero, infinity), r);
     return V::select(V::unordered(t, p), V::add(t, p), r);
+}
+
+// any_log_ratio with the limits at infinity: inf/p is inf, t/inf is -inf, inf/inf is NaN.
+template <class V>
+inline V log_with_infinities(V t, V p, V log) {
+    const V infinity = V::splat(kInfinity);
+    const V of_t = V::select(V::equal(t, infinity), infinity, V::splat(0));
+    log = V::select(V::equal(t, infinity), infinity, log);
+    return V::select(V::equal(p, infinity), V::sub(of_t, infinity), log);
+}
+
+// A gradient of relative_entropy: the given one where t and p are positive, 0 where the value is a constant (0 or
+// infinity), NaN for NaN.
+template <class V>
+inline V where_it_varies(V t, V p, V gradient) {
+    const V zero = V::splat(0);
+    const V g = V::select(V::both(V::less(zero, t), V::less(zero, p)), gradient, zero);
+    return V::select(V::unordered(t, p), V::add(t, p), g);
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct VecF32 {
         return {_mm256_blendv_ps(_mm256_set1_ps(1), x, _mm256_castsi256_ps(present))};
     }
     void store(float *dst) const { _mm256_storeu_ps(dst, v); }
+    void store_partial(float *dst, int n) const { _mm256_maskstore_ps(dst, first_lanes(n), v); }
     void add_to(double *dst) const {
         const __m128 high = _mm256_extractf128_ps(v, 1);
         _mm256_storeu_pd(dst, _mm256_add_pd(_mm256_loadu_pd(dst), _mm256_cvtps_pd(_mm256_castps256_ps128(v))));
@@ -64,6 +65,7 @@ struct VecF32 {
 
     static Mask less(VecF32 a, VecF32 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ); }
     static Mask equal(VecF32 a, VecF32 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ); }
+    static Mask differ(VecF32 a, VecF32 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_NEQ_OQ); }
     static Mask unordered(VecF32 a, VecF32 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
     static VecF32 select(Mask m, VecF32 a, VecF32 b) { return {_mm256_blendv_ps(b.v, a.v, m)}; }
@@ -94,6 +96,7 @@ struct VecF64 {
         return {_mm256_blendv_pd(_mm256_set1_pd(1), x, _mm256_castsi256_pd(present))};
     }
     void store(double *dst) const { _mm256_storeu_pd(dst, v); }
+    void store_partial(double *dst, int n) const { _mm256_maskstore_pd(dst, first_lanes(2 * n), v); }
     void add_to(double *dst) const { _mm256_storeu_pd(dst, _mm256_add_pd(_mm256_loadu_pd(dst), v)); }
 
     static VecF64 add(VecF64 a, VecF64 b) { return {_mm256_add_pd(a.v, b.v)}; }
@@ -116,6 +119,7 @@ struct VecF64 {
 
     static Mask less(VecF64 a, VecF64 b) { return _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ); }
     static Mask equal(VecF64 a, VecF64 b) { return _mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ); }
+    static Mask differ(VecF64 a, VecF64 b) { return _mm256_cmp_pd(a.v, b.v, _CMP_NEQ_OQ); }
     static Mask unordered(VecF64 a, VecF64 b) { return _mm256_cmp_pd(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return _mm256_and_pd(a, b); }
     static VecF64 select(Mask m, VecF64 a, VecF64 b) { return {_mm256_blendv_pd(b.v, a.v, m)}; }

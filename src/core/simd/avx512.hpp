@@ -30,6 +30,7 @@ struct VecF32 {
         return {_mm512_mask_loadu_ps(_mm512_set1_ps(1), static_cast<__mmask16>((1u << n) - 1), src)};
     }
     void store(float *dst) const { _mm512_storeu_ps(dst, v); }
+    void store_partial(float *dst, int n) const { _mm512_mask_storeu_ps(dst, static_cast<__mmask16>((1u << n) - 1), v); }
     void add_to(double *dst) const {
         const __m256 high = _mm512_extractf32x8_ps(v, 1);
         _mm512_storeu_pd(dst, _mm512_add_pd(_mm512_loadu_pd(dst), _mm512_cvtps_pd(_mm512_castps512_ps256(v))));
@@ -54,6 +55,7 @@ struct VecF32 {
 
     static Mask less(VecF32 a, VecF32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
     static Mask equal(VecF32 a, VecF32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
+    static Mask differ(VecF32 a, VecF32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_OQ); }
     static Mask unordered(VecF32 a, VecF32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return a & b; }
     static VecF32 select(Mask m, VecF32 a, VecF32 b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
@@ -80,6 +82,7 @@ struct VecF64 {
         return {_mm512_mask_loadu_pd(_mm512_set1_pd(1), static_cast<__mmask8>((1u << n) - 1), src)};
     }
     void store(double *dst) const { _mm512_storeu_pd(dst, v); }
+    void store_partial(double *dst, int n) const { _mm512_mask_storeu_pd(dst, static_cast<__mmask8>((1u << n) - 1), v); }
     void add_to(double *dst) const { _mm512_storeu_pd(dst, _mm512_add_pd(_mm512_loadu_pd(dst), v)); }
 
     static VecF64 add(VecF64 a, VecF64 b) { return {_mm512_add_pd(a.v, b.v)}; }
@@ -99,6 +102,7 @@ struct VecF64 {
 
     static Mask less(VecF64 a, VecF64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ); }
     static Mask equal(VecF64 a, VecF64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ); }
+    static Mask differ(VecF64 a, VecF64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_OQ); }
     static Mask unordered(VecF64 a, VecF64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_UNORD_Q); }
     static Mask both(Mask a, Mask b) { return a & b; }
     static VecF64 select(Mask m, VecF64 a, VecF64 b) { return {_mm512_mask_blend_pd(m, b.v, a.v)}; }

@@ -35,6 +35,11 @@ struct VecF32 {
         return {vld1q_f32(buffer)};
     }
     void store(float *dst) const { vst1q_f32(dst, v); }
+    void store_partial(float *dst, int n) const {
+        float buffer[lanes];
+        store(buffer);
+        std::memcpy(dst, buffer, n * sizeof(float));
+    }
     void add_to(double *dst) const {
         vst1q_f64(dst, vaddq_f64(vld1q_f64(dst), vcvt_f64_f32(vget_low_f32(v))));
         vst1q_f64(dst + 2, vaddq_f64(vld1q_f64(dst + 2), vcvt_high_f64_f32(v)));
@@ -58,6 +63,7 @@ struct VecF32 {
 
     static Mask less(VecF32 a, VecF32 b) { return vcltq_f32(a.v, b.v); }
     static Mask equal(VecF32 a, VecF32 b) { return vceqq_f32(a.v, b.v); }
+    static Mask differ(VecF32 a, VecF32 b) { return vorrq_u32(vcltq_f32(a.v, b.v), vcgtq_f32(a.v, b.v)); }
     static Mask unordered(VecF32 a, VecF32 b) {
         return vmvnq_u32(vandq_u32(vceqq_f32(a.v, a.v), vceqq_f32(b.v, b.v)));
     }
@@ -92,6 +98,11 @@ struct VecF64 {
         return {vld1q_f64(buffer)};
     }
     void store(double *dst) const { vst1q_f64(dst, v); }
+    void store_partial(double *dst, int n) const {
+        double buffer[lanes];
+        store(buffer);
+        std::memcpy(dst, buffer, n * sizeof(double));
+    }
     void add_to(double *dst) const { vst1q_f64(dst, vaddq_f64(vld1q_f64(dst), v)); }
 
     static VecF64 add(VecF64 a, VecF64 b) { return {vaddq_f64(a.v, b.v)}; }
@@ -111,6 +122,7 @@ struct VecF64 {
 
     static Mask less(VecF64 a, VecF64 b) { return vcltq_f64(a.v, b.v); }
     static Mask equal(VecF64 a, VecF64 b) { return vceqq_f64(a.v, b.v); }
+    static Mask differ(VecF64 a, VecF64 b) { return vorrq_u64(vcltq_f64(a.v, b.v), vcgtq_f64(a.v, b.v)); }
     static Mask unordered(VecF64 a, VecF64 b) {
         const uint64x2_t ordered = vandq_u64(vceqq_f64(a.v, a.v), vceqq_f64(b.v, b.v));
         return veorq_u64(ordered, vdupq_n_u64(~uint64_t{0}));

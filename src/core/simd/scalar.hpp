@@ -52,6 +52,7 @@ struct ScalarVec {
         KLDIV_LANES(i < n ? Decode(h[i]) : T(1));
     }
     void store(T *dst) const { std::memcpy(dst, v, sizeof v); }
+    void store_partial(T *dst, int n) const { std::memcpy(dst, v, n * sizeof(T)); }
     void add_to(double *dst) const {
         for (int i = 0; i < lanes; ++i) dst[i] += static_cast<double>(v[i]);
     }
@@ -87,6 +88,8 @@ struct ScalarVec {
 
     static Mask less(ScalarVec a, ScalarVec b) { KLDIV_BIT_LANES(Mask, a.v[i] < b.v[i]); }
     static Mask equal(ScalarVec a, ScalarVec b) { KLDIV_BIT_LANES(Mask, a.v[i] == b.v[i]); }
+    // Neither equal nor NaN.
+    static Mask differ(ScalarVec a, ScalarVec b) { KLDIV_BIT_LANES(Mask, a.v[i] < b.v[i] || a.v[i] > b.v[i]); }
     static Mask unordered(ScalarVec a, ScalarVec b) {
         KLDIV_BIT_LANES(Mask, a.v[i] != a.v[i] || b.v[i] != b.v[i]);
     }

@@ -1,0 +1,77 @@
+// From a problem to a plan: which axis is innermost, what is read in place, how the work is cut. The cut depends on shapes
+// and strides alone, never on the number of threads: the same bits always. Included by kldiv.cpp, plan.cpp and task.cpp.
+#pragma once
+#include <cstdint>
+
+#include "kernel.hpp"
+#include "kldiv.h"
+#include "nest.hpp"
+
+namespace kldiv {
+
+constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
+constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
+constexpr int64_t kFold = 16;              // classes, side by side, that few columns are read as: whole vectors always
+constexpr int64_t kFoldedColumns = 1024;   // kFold classes of few columns fill at most so many
+constexpr int64_t kLargestTile = 2048;     // elements of any tile that is packed or staged
+
+// How one gradient leaves the kernel: written where it belongs, or by way of a tile that is then scattered or converted,
+// or copied past the caches.
+enum class Way { direct, scattered, streamed };
+
+// Everything that a task needs, made once for a call. The unit of work is a group of neighbouring rows times a piece
+// of their classes. It is read in tiles: by row_sums, along the classes, or in column mode by column_sums, along the rows.
+struct Plan {
+    kldiv_array t, p;
+    Cursor start;
+    bool plain;             // only the sum over everything is wanted, with one factor for all gradients: rows mean nothing
+    bool columns;
+    Nest batch;             // batch axes but row_axis
+    kldiv_axis row_axis;    // a group's rows are neighbours along it
+    Nest runs;              // class axes but class_axis
+    kldiv_axis class_axis;
+    kldiv_dtype kernel_dtype;
+    bool t_in_place, p_in_place;
+    Operations ops;
+    Clip clip;
+    bool weight_is_float, out_is_float;
+
+    bool gradients;
+    Wanted wanted;
+    Way way;
+    kldiv_dtype grad_dtype;
+    bool upstream_is_float;
+
+    int64_t tile_rows, tile_cols;  // of what is packed or staged
+    int64_t group_rows, groups_per_axis, groups;
+    int64_t piece_length, pieces_per_run, runs_per_piece, pieces;
+    int64_t groups_per_task;  // with one piece
+    int64_t first_group;      // with several
+    double *partial;
+    struct Scratch *scratch;  // one for each worker, if the plan needs any
+
+    int64_t row_size() const { return runs.size() * class_axis.extent; }
+    int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
+    bool in_place() const { return t_in_place && p_in_place; }
+    bool staged() const { return gradients && way != Way::direct; }
+    bool needs_scratch() const { return gradients && (columns || staged()); }
+    const kldiv_axis &kernel_axis() const { return columns ? row_axis : class_axis; }
+    const kldiv_axis &other_axis() const { return columns ? class_axis : row_axis; }
+    // What the kernel computes in.
+    kldiv_dtype work_dtype() const { return kernel_dtype == KLDIV_FLOAT64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32; }
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+
+// Problems this small, flat, are one task of one row: no plan is needed.
+constexpr int64_t kSmallBlock = 32 * 1024;
+
+// No axis may be empty.
+Plan make_plan(const kldiv_problem &problem, bool value_wanted);
+Plan make_flat_plan(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon);
+
+// The operations and the bounds that a clip, or none, asks for.
+Operations choose_operations(int clip, double epsilon, kldiv_dtype dtype);
+Clip choose_clip(int clip, double epsilon);
+
+}  // namespace kldiv

@@ -1,0 +1,294 @@
+// See task.hpp.
+#include "task.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "convert.hpp"
+
+namespace kldiv {
+namespace {
+
+// What a task packs into, and from where, so that what is broadcast is packed once. (All that stands on a task's stack
+// comes to some 110 KiB; threads of musl have 128.)
+struct Packed {
+    alignas(64) double elements[kLargestTile];
+    const char *source = nullptr;
+    int64_t rows = 0, cols = 0;
+};
+struct Workspace {
+    Packed t, p;
+    double sums[kColumns];
+    double row_factors[kGroupRows];  // where there is no scratch
+    Scratch *scratch;
+
+    explicit Workspace(Scratch *own) : scratch(own) {}
+    void *factors() { return scratch != nullptr ? scratch->factors : row_factors; }
+};
+
+struct Operand {
+    const char *data;
+    int64_t stride;
+};
+
+Operand packed(const Plan &plan, const kldiv_array &array, const Grid &grid, Packed &buffer) {
+    assert(grid.rows * grid.cols <= kLargestTile);
+    const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
+                       (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
+    if (!again) {
+        pack(array, grid, plan.kernel_dtype, buffer.elements);
+        buffer.source = grid.data, buffer.rows = grid.rows, buffer.cols = grid.cols;
+    }
+    return {reinterpret_cast<const char *>(buffer.elements), grid.cols * item_size(plan.kernel_dtype)};
+}
+
+Tile tile_at(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, Workspace &work) {
+    const kldiv_axis &down = plan.other_axis(), &along = plan.kernel_axis();
+    Operand t = {at.t, down.y_true}, p = {at.p, down.y_pred};
+    if (!plan.t_in_place) t = packed(plan, plan.t, {at.t, rows, down.y_true, cols, along.y_true}, work.t);
+    if (!plan.p_in_place) p = packed(plan, plan.p, {at.p, rows, down.y_pred, cols, along.y_pred}, work.p);
+    return {t.data, p.data, t.stride, p.stride, rows, cols, nullptr, 0};
+}
+
+// Where the kernel is to write the gradients of the tile that starts at `at`.
+GradientTile gradients_at(const Plan &plan, const Cursor &at, const Tile &tile, const void *factors, Workspace &work) {
+    if (plan.staged()) {
+        const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
+        assert(tile.rows * tile.cols <= kLargestTile);
+        return {reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes, factors};
+    }
+    const kldiv_axis &down = plan.other_axis();
+    return {at.grad_t, at.grad_p, down.grad_y_true, down.grad_y_pred, factors};
+}
+
+// What stands staged goes where it belongs.
+void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, const Workspace &work) {
+    const kldiv_axis &down = plan.other_axis(), &along = plan.kernel_axis();
+    const auto one = [&](const double *staged, char *grad, int64_t row_stride, int64_t col_stride) {
+        if (grad == nullptr) return;
+        const MutableGrid grid = {grad, rows, row_stride, cols, col_stride};
+        plan.way == Way::streamed ? stream(staged, item_size(plan.work_dtype()), grid)
+                                  : unpack(staged, plan.work_dtype(), plan.grad_dtype, grid);
+    };
+    one(work.scratch->t, at.grad_t, down.grad_y_true, along.grad_y_true);
+    one(work.scratch->p, at.grad_p, down.grad_y_pred, along.grad_y_pred);
+}
+
+bool gapless(const Plan &plan, const Tile &tile, const GradientTile &out) {
+    const int64_t row_bytes = tile.cols * item_size(plan.kernel_dtype), grad_bytes = tile.cols * item_size(plan.work_dtype());
+    if (tile.t_stride != row_bytes || tile.p_stride != row_bytes) return false;
+    return (out.t == nullptr || out.t_stride == grad_bytes) && (out.p == nullptr || out.p_stride == grad_bytes);
+}
+
+// sums[r] += `count` classes of each of `rows` rows.
+void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
+    const bool whole = plan.in_place() && !plan.staged();
+    const int64_t most_rows = whole ? rows : plan.tile_rows;
+    const int64_t most_cols = whole ? count : plan.tile_cols;
+    const char *factors = static_cast<const char *>(work.factors());
+    double run[kGroupRows];
+    for (int64_t r = 0; r < rows; r += most_rows, at.advance(plan.row_axis, most_rows)) {
+        Cursor cell = at;
+        for (int64_t c = 0; c < count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
+            Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
+            tile.mask = reinterpret_cast<const uint8_t *>(at.mask);
+            tile.mask_stride = plan.row_axis.mask;
+            const int64_t tile_rows = tile.rows, tile_cols = tile.cols;
+            GradientTile out = {};
+            if (plan.gradients)
+                out = gradients_at(plan, cell, tile, factors + r * item_size(plan.work_dtype()), work);
+            if (plan.plain && gapless(plan, tile, out)) {
+                tile.cols *= tile.rows;
+                tile.rows = 1;
+            }
+            if (plan.gradients)
+                plan.ops.row_gradients[static_cast<int>(plan.wanted)](tile, plan.clip, out, run);
+            else
+                plan.ops.row_sums(tile, plan.clip, run);
+            if (plan.staged()) deliver(plan, cell, tile_rows, tile_cols, work);
+            for (int64_t i = 0; i < tile.rows; ++i) work.sums[r + i] += run[i];
+        }
+    }
+}
+
+void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums) {
+    if (plan.gradients)
+        plan.ops.column_gradients[static_cast<int>(plan.wanted)](tile, plan.clip, out, sums);
+    else
+        plan.ops.column_sums(tile, plan.clip, sums);
+}
+
+// Few columns, class after class without a gap: several classes are read as one wider row, and folded at the end.
+void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
+    const int64_t whole = tile.rows / kFold, size = item_size(plan.kernel_dtype), grad_size = item_size(plan.work_dtype());
+    double wide[kFoldedColumns] = {};
+    const void *factors = nullptr;
+    if (plan.gradients) {
+        char *folded = reinterpret_cast<char *>(work.scratch->folded);
+        for (int64_t k = 0; k < kFold; ++k)
+            std::memcpy(folded + k * tile.cols * grad_size, out.factors, tile.cols * grad_size);
+        factors = folded;
+    }
+    const auto add = [&](int64_t first, int64_t rows, int64_t folded) {
+        const char *t = tile.t + first * tile.t_stride, *p = tile.p + first * tile.p_stride;
+        const int64_t cols = folded * tile.cols;
+        const auto grad = [&](char *base, int64_t stride) { return base == nullptr ? base : base + first * stride; };
+        const GradientTile to = {grad(out.t, out.t_stride), grad(out.p, out.p_stride), cols * grad_size, cols * grad_size, factors};
+        sum_columns(plan, {t, p, cols * size, cols * size, rows, cols, nullptr, 0}, to, wide);
+    };
+    add(0, whole, kFold);
+    add(whole * kFold, 1, tile.rows - whole * kFold);
+    for (int64_t k = 0; k < kFold; ++k)
+        for (int64_t c = 0; c < tile.cols; ++c) sums[c] += wide[k * tile.cols + c];
+}
+
+// One tile of columns, the group's from number `first` on.
+void add_tile_of_columns(const Plan &plan, const Cursor &at, const Tile &tile, int64_t first, Workspace &work) {
+    GradientTile out = {};
+    if (plan.gradients) {
+        const char *factors = static_cast<const char *>(work.factors()) + first * item_size(plan.work_dtype());
+        out = gradients_at(plan, at, tile, factors, work);
+    }
+    if (kFold * tile.cols <= kFoldedColumns && gapless(plan, tile, out))
+        add_folded_columns(plan, tile, out, work.sums + first, work);
+    else
+        sum_columns(plan, tile, out, work.sums + first);
+    if (plan.staged()) deliver(plan, at, tile.rows, tile.cols, work);
+}
+
+// The same in column mode. What is read in place but not written in place goes by tiles of kFold classes.
+void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
+    const bool narrow = plan.in_place() && plan.staged();
+    const int64_t most_rows = narrow ? kLargestTile / kFold : rows;
+    const int64_t most = narrow ? kFold : plan.in_place() ? count : kLargestTile / rows;
+    for (int64_t c = 0; c < count; c += most, at.advance(plan.class_axis, most)) {
+        Cursor cell = at;
+        for (int64_t r = 0; r < rows; r += most_rows, cell.advance(plan.row_axis, most_rows)) {
+            const Tile tile = tile_at(plan, cell, std::min(most, count - c), std::min(most_rows, rows - r), work);
+            add_tile_of_columns(plan, cell, tile, r, work);
+        }
+    }
+}
+
+bool all_masked(const Plan &plan, Group group) {
+    if (group.at.mask == nullptr) return false;
+    for (int64_t r = 0; r < group.rows; ++r)
+        if (group.at.mask[r * plan.row_axis.mask] != 0) return false;
+    return true;
+}
+
+template <class Upstream, class Factor>
+void read_factors(const Plan &plan, const Group &group, Factor *factors) {
+    const Cursor &at = group.at;
+    const kldiv_axis &axis = plan.row_axis;
+    for (int64_t r = 0; r < group.rows; ++r) {
+        const bool counts = at.mask == nullptr || at.mask[r * axis.mask] != 0;
+        factors[r] = counts ? static_cast<Factor>(*reinterpret_cast<const Upstream *>(at.upstream + r * axis.upstream)) : 0;
+    }
+}
+
+void read_factors(const Plan &plan, const Group &group, void *to) {
+    if (plan.work_dtype() == KLDIV_FLOAT64) {
+        double *factors = static_cast<double *>(to);
+        plan.upstream_is_float ? read_factors<float>(plan, group, factors) : read_factors<double>(plan, group, factors);
+    } else {
+        float *factors = static_cast<float *>(to);
+        plan.upstream_is_float ? read_factors<float>(plan, group, factors) : read_factors<double>(plan, group, factors);
+    }
+}
+
+// work.sums = one piece of each row of the group; its gradients where they belong.
+void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
+    std::fill_n(work.sums, group.rows, 0.0);
+    if (plan.gradients)
+        read_factors(plan, group, work.factors());
+    else if (all_masked(plan, group))
+        return;
+    const int64_t first_run = piece / plan.pieces_per_run * plan.runs_per_piece;
+    const int64_t last_run = std::min(first_run + plan.runs_per_piece, plan.runs.size());
+    const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
+    const int64_t count = std::min(plan.piece_length, plan.class_axis.extent - from);
+    for (int64_t o = first_run; o < last_run; ++o) {
+        Cursor run = group.at;
+        run.seek(plan.runs, o);
+        run.advance(plan.class_axis, from);
+        plan.columns ? add_columns(plan, run, group.rows, count, work) : add_rows(plan, run, group.rows, count, work);
+    }
+}
+
+template <class Weight>
+void multiply(double *sums, int64_t n, const char *weight, int64_t stride) {
+    for (int64_t r = 0; r < n; ++r) sums[r] *= *reinterpret_cast<const Weight *>(weight + r * stride);
+}
+
+template <class Out>
+void write(const double *sums, int64_t n, char *out, int64_t stride) {
+    for (int64_t r = 0; r < n; ++r) *reinterpret_cast<Out *>(out + r * stride) = static_cast<Out>(sums[r]);
+}
+
+// In eight lanes: one would make every addition wait for the last.
+double sum_of(const double *values, int64_t n) {
+    double lanes[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int l = 0; l < 8; ++l) lanes[l] += values[i + l];
+    for (int l = 0; i < n; ++i, ++l) lanes[l] += values[i];
+    for (int width = 4; width > 0; width /= 2)
+        for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+    return lanes[0];
+}
+
+Scratch *scratch_of(const Plan &plan, int worker) { return plan.scratch == nullptr ? nullptr : plan.scratch + worker; }
+
+}  // namespace
+
+Group group_at(const Plan &plan, int64_t number) {
+    Group group = {plan.start, 0};
+    const int64_t from = number % plan.groups_per_axis * plan.group_rows;
+    group.at.seek(plan.batch, number / plan.groups_per_axis);
+    group.at.advance(plan.row_axis, from);
+    group.rows = std::min(plan.group_rows, plan.row_axis.extent - from);
+    return group;
+}
+
+double finish(const Plan &plan, const Group &group, double *sums) {
+    const Cursor &at = group.at;
+    const kldiv_axis &axis = plan.row_axis;
+    if (at.weight != nullptr)
+        plan.weight_is_float ? multiply<float>(sums, group.rows, at.weight, axis.weight)
+                             : multiply<double>(sums, group.rows, at.weight, axis.weight);
+    if (at.mask != nullptr)
+        for (int64_t r = 0; r < group.rows; ++r) sums[r] = at.mask[r * axis.mask] != 0 ? sums[r] : 0;
+    if (at.out != nullptr) {
+        plan.out_is_float ? write<float>(sums, group.rows, at.out, axis.out)
+                          : write<double>(sums, group.rows, at.out, axis.out);
+        return 0;
+    }
+    return sum_of(sums, group.rows);
+}
+
+void run_groups(void *context, int worker, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
+    Workspace work(scratch_of(plan, worker));
+    double total = 0;
+    for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
+        const Group group = group_at(plan, g);
+        sum_piece(plan, group, 0, work);
+        total += finish(plan, group, work.sums);
+    }
+    if (plan.staged()) end_streams();
+    plan.partial[task] = total;
+}
+
+void run_piece(void *context, int worker, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const Group group = group_at(plan, plan.first_group + task / plan.pieces);
+    Workspace work(scratch_of(plan, worker));
+    sum_piece(plan, group, task % plan.pieces, work);
+    if (plan.staged()) end_streams();
+    std::copy_n(work.sums, group.rows, plan.partial + task * plan.group_rows);
+}
+
+}  // namespace kldiv
