@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 FUNCTIONS = {4: "read_float32", 8: "read_float64", 2: "read_16bit"}
+WRITERS = {4: "write_float32", 8: "write_float64"}
 
 
 @functools.cache
@@ -24,6 +25,10 @@ def _library():
         function = getattr(library, name)
         function.restype = ctypes.c_double
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    for name in WRITERS.values():
+        function = getattr(library, name)
+        function.restype = None
+        function.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int, ctypes.c_int]
     return library
 
 
@@ -35,4 +40,15 @@ def reader(a, b, threads):
     if a.dtype in (np.float32, np.float64):
         exact = float(a.sum(dtype=np.float64) + b.sum(dtype=np.float64))
         assert abs(function(*arguments) - exact) <= 1e-4 * abs(exact)
+    return functools.partial(function, *arguments)
+
+
+def writer(a, b, out, threads, streamed):
+    """A function that reads two contiguous arrays of one size and writes their sum to a third."""
+    assert a.flags.c_contiguous and b.flags.c_contiguous and out.flags.c_contiguous
+    assert a.nbytes == b.nbytes == out.nbytes and a.nbytes % 16 == 0 and out.ctypes.data % 16 == 0
+    function = getattr(_library(), WRITERS[a.dtype.itemsize])
+    arguments = a.ctypes.data, b.ctypes.data, out.ctypes.data, a.size, threads, streamed
+    function(*arguments)
+    np.testing.assert_array_equal(out, a + b)
     return functools.partial(function, *arguments)

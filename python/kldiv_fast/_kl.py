@@ -3,7 +3,7 @@
 ``kldiv_fast.kl`` itself is a C function that answers the plainest calls and hands all others to :func:`kl` here.
 What happens, in order: arrays in (:func:`_as_array`), one rank (:func:`_match_ranks`), class axes last
 (:func:`_classes_last`), weights beside the rows (:func:`_attach_weights`), the core, and the normaliser
-(:func:`_divisor`).
+(:func:`_divisor`). :mod:`kldiv_fast._gradient` goes the same way.
 """
 
 import math
@@ -36,6 +36,46 @@ class _Weights(NamedTuple):
     scale: float  # Keras gives unmasked rows the weight total/valid in a mean
 
 
+class Arranged(NamedTuple):
+    """Operands of one rank, batch axes first, as the core wants them: views of what was given."""
+
+    true: np.ndarray
+    pred: np.ndarray
+    class_ndim: int
+    rows: tuple  # the batch's shape, weights and mask included
+    weights: _Weights
+
+
+class Problem(NamedTuple):
+    """A call, checked: what the core needs, and the arrays that it was made of."""
+
+    given_true: np.ndarray
+    given_pred: np.ndarray
+    arranged: Arranged
+    dtype: np.dtype  # of the result
+    epsilon: float | None
+    threads: int
+    divisor: float
+    scale: float
+
+    def run(self, out=None, upstream=None, grad_true=None, grad_pred=None):
+        a = self.arranged
+        weight, mask = a.weights.weight, a.weights.mask
+        return _core.run(
+            a.true, a.pred, a.class_ndim, a.rows, weight, mask, out, self.epsilon, self.threads,
+            upstream, grad_true, grad_pred,
+        )  # fmt: skip
+
+    def inputs(self):
+        weights = self.arranged.weights
+        given = (self.given_true, self.given_pred, weights.weight, weights.mask)
+        return [x for x in given if x is not None]
+
+    def mean(self, total):
+        """The reduced value of the rows' sum; a mean over nothing is 0."""
+        return self.dtype.type(total * self.scale / self.divisor if self.divisor else 0.0)
+
+
 def kl(
     y_true,
     y_pred,
@@ -49,6 +89,20 @@ def kl(
     num_threads=None,
 ):
     # Documented below, in DOC.
+    problem = prepare(y_true, y_pred, axis, epsilon, reduction, sample_weight, mask, num_threads)
+    if is_none(reduction):
+        return _rows(problem, out)
+    if out is not None:
+        raise ValueError(f"out is for reduction='none' alone, not for reduction={reduction!r}")
+    return problem.mean(problem.run())
+
+
+def is_none(reduction):
+    return reduction is None or reduction == "none"
+
+
+def prepare(y_true, y_pred, axis, epsilon, reduction, sample_weight, mask, num_threads):
+    """Everything between a call's arguments and the core."""
     _check_reduction(reduction)
     epsilon = _check_epsilon(epsilon)
     threads = 0 if num_threads is None else _check_threads(num_threads, "num_threads")
@@ -59,31 +113,32 @@ def kl(
         pred = pred.astype(np.float64)
     if _is_sequence(y_true) and _is_float(pred.dtype):
         true = true.astype(pred.dtype)  # a list follows y_pred's type, as in Keras
-    dtype = _result_dtype(true.dtype, pred.dtype)
 
+    weights = _Weights(None, None, 1.0)
+    if sample_weight is not None or mask is not None:
+        weights = _read_weights(sample_weight, mask, reduction)
+    arranged = arrange(true, pred, axis, weights)
+    return Problem(
+        given_true=true,
+        given_pred=pred,
+        arranged=arranged,
+        dtype=_result_dtype(true.dtype, pred.dtype),
+        epsilon=epsilon,
+        threads=threads,
+        divisor=_divisor(reduction, arranged.rows, arranged.weights),
+        scale=weights.scale,
+    )
+
+
+def arrange(true, pred, axis, weights):
     true, pred = _match_ranks(true, pred)
     shape = _broadcast_shape(true, pred)
     axes = _check_axes(axis, len(shape))
     true, pred = _classes_last(true, len(shape), axes), _classes_last(pred, len(shape), axes)
     rows = tuple(n for i, n in enumerate(shape) if i not in axes)
-
-    weights = _Weights(None, None, 1.0)
-    if sample_weight is not None or mask is not None:
-        weights = _read_weights(sample_weight, mask, reduction)
+    if weights.weight is not None or weights.mask is not None:
         true, pred, rows, weights = _attach_weights(true, pred, rows, weights)
-
-    def run(target):
-        return _core.run(
-            true, pred, len(axes), rows, weights.weight, weights.mask, target, epsilon, threads
-        )
-
-    if reduction is None or reduction == "none":
-        return _rows(run, rows, dtype, out, (true, pred, weights.weight, weights.mask))
-    if out is not None:
-        raise ValueError(f"out is for reduction='none' alone, not for reduction={reduction!r}")
-    total = run(None)
-    divisor = _divisor(reduction, rows, weights)
-    return dtype.type(total * weights.scale / divisor if divisor else 0.0)
+    return Arranged(true, pred, len(axes), rows, weights)
 
 
 def set_num_threads(n):
@@ -290,7 +345,7 @@ def _match_ranks(true, pred):
     return _same_rank(true, pred, true.shape, pred.shape)
 
 
-def _broadcast(*shapes):
+def broadcast(*shapes):
     """np.broadcast_shapes, which stops at 32 axes where arrays have up to 64."""
     if all(shape == shapes[0] for shape in shapes):
         return shapes[0]
@@ -307,7 +362,7 @@ def _broadcast(*shapes):
 
 def _broadcast_shape(true, pred):
     try:
-        return _broadcast(true.shape, pred.shape)
+        return broadcast(true.shape, pred.shape)
     except ValueError:
         raise ValueError(
             f"y_true has shape {true.shape}, which does not broadcast with y_pred's {pred.shape}"
@@ -341,7 +396,7 @@ def _read_weights(sample_weight, mask, reduction):
         if weight is not None:
             mask, weight = _same_rank(mask, weight, mask.shape, weight.shape)
             try:
-                _broadcast(mask.shape, weight.shape)
+                broadcast(mask.shape, weight.shape)
             except ValueError:
                 raise ValueError(
                     f"mask has shape {mask.shape}, which does not broadcast with "
@@ -353,7 +408,7 @@ def _read_weights(sample_weight, mask, reduction):
 def _attach_weights(true, pred, rows, weights):
     """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
     given = [x for x in (weights.weight, weights.mask) if x is not None]
-    shape = _broadcast(*(x.shape for x in given))
+    shape = broadcast(*(x.shape for x in given))
     names = "sample_weight" if weights.mask is None else "mask"
     names = "sample_weight and mask" if len(given) == 2 else names
     if len(rows) == len(shape) + 1 and rows[-1] == 1:
@@ -368,7 +423,7 @@ def _attach_weights(true, pred, rows, weights):
         else:
             given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
     try:
-        rows = _broadcast(rows, *(x.shape for x in given))
+        rows = broadcast(rows, *(x.shape for x in given))
     except ValueError:
         raise ValueError(
             f"{names} has shape {shape}, which does not broadcast with the rows' shape {rows}"
@@ -382,7 +437,7 @@ def _drop_axis(x, axis):
 
 
 def _divisor(reduction, rows, weights):
-    if reduction == "sum":
+    if reduction == "sum" or is_none(reduction):
         return 1
     if reduction == "batchmean":
         return rows[0] if rows else 1
@@ -404,23 +459,29 @@ def _sum_of_weights(weights):
 # ---- rows ----
 
 
-def _rows(run, shape, dtype, out, inputs):
+def _rows(problem, out):
     """Every row's value, in a new array (a scalar for one row) or in `out`."""
+    shape = problem.arranged.rows
     if out is None:
-        values = np.empty(shape, dtype)
-        run(values)
+        values = np.empty(shape, problem.dtype)
+        problem.run(values)
         return values[()]
-    _check_out(out, shape, dtype)
-    if any(x is not None and np.may_share_memory(out, x) for x in inputs) or not out.flags.aligned:
-        values = np.empty(shape, dtype)
-        run(values)
+    check_out(out, shape, problem.dtype)
+    if in_the_way(out, problem.inputs()):
+        values = np.empty(shape, problem.dtype)
+        problem.run(values)
         out[...] = values
     else:
-        run(out)
+        problem.run(out)
     return out
 
 
-def _check_out(out, shape, dtype):
+def in_the_way(out, inputs):
+    """Whether the core can't write there while it reads the inputs."""
+    return any(np.may_share_memory(out, x) for x in inputs) or not out.flags.aligned
+
+
+def check_out(out, shape, dtype):
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is of type {type(out).__name__}; expected a NumPy array")
     if out.dtype != dtype:

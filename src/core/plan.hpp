@@ -54,7 +54,7 @@ struct Plan {
     int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
     bool in_place() const { return t_in_place && p_in_place; }
     bool staged() const { return gradients && way != Way::direct; }
-    bool needs_scratch() const { return gradients && (columns || staged()); }
+    bool needs_scratch() const { return gradients && (columns || staged() || !in_place()); }
     const kldiv_axis &kernel_axis() const { return columns ? row_axis : class_axis; }
     const kldiv_axis &other_axis() const { return columns ? class_axis : row_axis; }
     // What the kernel computes in.

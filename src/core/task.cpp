@@ -51,15 +51,32 @@ Tile tile_at(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, Wor
     return {t.data, p.data, t.stride, p.stride, rows, cols, nullptr, 0};
 }
 
-// Where the kernel is to write the gradients of the tile that starts at `at`.
-GradientTile gradients_at(const Plan &plan, const Cursor &at, const Tile &tile, const void *factors, Workspace &work) {
-    if (plan.staged()) {
-        const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
-        assert(tile.rows * tile.cols <= kLargestTile);
-        return {reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes, factors};
-    }
+// Row after row without a gap.
+bool gapless(const Plan &plan, const Tile &tile) {
+    const int64_t row_bytes = tile.cols * item_size(plan.kernel_dtype);
+    return tile.t_stride == row_bytes && tile.p_stride == row_bytes;
+}
+bool gapless(const Plan &plan, const GradientTile &out, int64_t cols) {
+    const int64_t row_bytes = cols * item_size(plan.work_dtype());
+    return (out.t == nullptr || out.t_stride == row_bytes) && (out.p == nullptr || out.p_stride == row_bytes);
+}
+
+struct Output {
+    GradientTile gradients;
+    bool staged;
+};
+
+// Where the kernel is to write the gradients of the tile that starts at `at`. With `flat` the tile's rows are read as one,
+// which sums depend on: where gradients have gaps they are staged for its sake, if they fit.
+Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool flat, const char *factors, Workspace &work) {
+    if (!plan.gradients) return {};
     const kldiv_axis &down = plan.other_axis();
-    return {at.grad_t, at.grad_p, down.grad_y_true, down.grad_y_pred, factors};
+    const GradientTile direct = {at.grad_t, at.grad_p, down.grad_y_true, down.grad_y_pred, factors};
+    const bool fits = plan.needs_scratch() && tile.rows * tile.cols <= kLargestTile;
+    assert(fits || !plan.staged());
+    if (!plan.staged() && (!fits || !flat || gapless(plan, direct, tile.cols))) return {direct, false};
+    const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
+    return {{reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes, factors}, true};
 }
 
 // What stands staged goes where it belongs.
@@ -75,11 +92,6 @@ void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, con
     one(work.scratch->p, at.grad_p, down.grad_y_pred, along.grad_y_pred);
 }
 
-bool gapless(const Plan &plan, const Tile &tile, const GradientTile &out) {
-    const int64_t row_bytes = tile.cols * item_size(plan.kernel_dtype), grad_bytes = tile.cols * item_size(plan.work_dtype());
-    if (tile.t_stride != row_bytes || tile.p_stride != row_bytes) return false;
-    return (out.t == nullptr || out.t_stride == grad_bytes) && (out.p == nullptr || out.p_stride == grad_bytes);
-}
 
 // sums[r] += `count` classes of each of `rows` rows.
 void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
@@ -94,19 +106,18 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
             Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
             tile.mask = reinterpret_cast<const uint8_t *>(at.mask);
             tile.mask_stride = plan.row_axis.mask;
+            const bool flat = plan.plain && gapless(plan, tile);
+            const Output out = output_at(plan, cell, tile, flat, factors + r * item_size(plan.work_dtype()), work);
             const int64_t tile_rows = tile.rows, tile_cols = tile.cols;
-            GradientTile out = {};
-            if (plan.gradients)
-                out = gradients_at(plan, cell, tile, factors + r * item_size(plan.work_dtype()), work);
-            if (plan.plain && gapless(plan, tile, out)) {
+            if (flat && gapless(plan, out.gradients, tile.cols)) {
                 tile.cols *= tile.rows;
                 tile.rows = 1;
             }
             if (plan.gradients)
-                plan.ops.row_gradients[static_cast<int>(plan.wanted)](tile, plan.clip, out, run);
+                plan.ops.row_gradients[static_cast<int>(plan.wanted)](tile, plan.clip, out.gradients, run);
             else
                 plan.ops.row_sums(tile, plan.clip, run);
-            if (plan.staged()) deliver(plan, cell, tile_rows, tile_cols, work);
+            if (out.staged) deliver(plan, cell, tile_rows, tile_cols, work);
             for (int64_t i = 0; i < tile.rows; ++i) work.sums[r + i] += run[i];
         }
     }
@@ -145,16 +156,14 @@ void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &
 
 // One tile of columns, the group's from number `first` on.
 void add_tile_of_columns(const Plan &plan, const Cursor &at, const Tile &tile, int64_t first, Workspace &work) {
-    GradientTile out = {};
-    if (plan.gradients) {
-        const char *factors = static_cast<const char *>(work.factors()) + first * item_size(plan.work_dtype());
-        out = gradients_at(plan, at, tile, factors, work);
-    }
-    if (kFold * tile.cols <= kFoldedColumns && gapless(plan, tile, out))
-        add_folded_columns(plan, tile, out, work.sums + first, work);
+    const char *factors = static_cast<const char *>(work.factors()) + first * item_size(plan.work_dtype());
+    const bool flat = kFold * tile.cols <= kFoldedColumns && gapless(plan, tile);
+    const Output out = output_at(plan, at, tile, flat, factors, work);
+    if (flat && gapless(plan, out.gradients, tile.cols))
+        add_folded_columns(plan, tile, out.gradients, work.sums + first, work);
     else
-        sum_columns(plan, tile, out, work.sums + first);
-    if (plan.staged()) deliver(plan, at, tile.rows, tile.cols, work);
+        sum_columns(plan, tile, out.gradients, work.sums + first);
+    if (out.staged) deliver(plan, at, tile.rows, tile.cols, work);
 }
 
 // The same in column mode. What is read in place but not written in place goes by tiles of kFold classes.

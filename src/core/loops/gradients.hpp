@@ -61,6 +61,7 @@ struct Gradients : Sums<Load, General> {
                 log = V::add(half, half);
             }
             if constexpr (kTrue) {
+                if constexpr (!General) log = V::fma(t, V::splat(0), log);  // a NaN in t may have got lost on the way
                 grad.t = V::fma(factor, log, factor);
                 if constexpr (General) grad.t = where_it_varies(t, p, grad.t);
                 grad.t = where_moved(y_true, t, grad.t);
