@@ -19,9 +19,12 @@ CORE = ROOT / "src" / "core"
 WIDTH = 480
 
 
-def constant(file, name):
-    """The value of `constexpr ... name = <product of integers or a power of two>;` in a file of the core."""
-    text = re.search(rf"constexpr \w+ {name} = ([^;]*);", (CORE / file).read_text())[1]
+def constant(name):
+    """The value of the core's one `constexpr ... name = <product of integers or powers of two>;`."""
+    pattern = re.compile(rf"constexpr \w+ {name} = ([^;]*);")
+    (text,) = (
+        match for file in CORE.rglob("*.[ch]pp") for match in pattern.findall(file.read_text())
+    )
     value = 1
     for factor in text.replace("int64_t{1}", "1").split("*"):
         base, _, shift = factor.partition("<<")
@@ -29,19 +32,19 @@ def constant(file, name):
     return value
 
 
-SEGMENT = constant("kernel.hpp", "kSegment")
-LANES = constant("kernel.cpp", "kLanes")
+SEGMENT = constant("kSegment")
+LANES = constant("kLanes")
 CONSTANTS = {
     "segment": SEGMENT,
     "lanes": LANES,
-    "rows_of_columns": SEGMENT // LANES,
-    "narrow": constant("kernel.cpp", "kNarrow"),
-    "packed": constant("kldiv.cpp", "kPacked"),
-    "small_block": f"{constant('kldiv.cpp', 'kSmallBlock') >> 10} Ki",
-    "large_block": f"{constant('kldiv.cpp', 'kLargeBlock') >> 10} Ki",
-    "columns": f"{constant('kernel.hpp', 'kColumns'):,}",
-    "second_thread": f"{2 * constant('parallel.cpp', 'kElementsPerThread') >> 10} Ki",
-    "poll": f"{constant('parallel.cpp', 'kPollEvery') // 10**6} ms",
+    "rows_in_terms": SEGMENT // LANES,
+    "narrow": constant("kNarrow"),
+    "packed": constant("kPacked"),
+    "small_block": f"{constant('kSmallBlock') >> 10} Ki",
+    "large_block": f"{constant('kLargeBlock') >> 10} Ki",
+    "columns": f"{constant('kColumns'):,}",
+    "second_thread": f"{2 * constant('kElementsPerThread') >> 10} Ki",
+    "poll": f"{constant('kPollEvery') // 10**6} ms",
 }
 
 
@@ -79,21 +82,23 @@ def drawing(height, title, parts):
 
 # ---- the drawings ----
 
+# A file of the repository, and what it does to the data.
 STAGES = [
-    ("array_like", "NumPy, memory maps, CPU tensors, frames, lists"),
-    ("_kl.py", "one rank, class axes last: views, no copies"),
-    ("module.cpp", "pointers, extents, strides: checked again"),
-    ("kldiv.cpp", "rows and pieces of rows, cut into tasks"),
-    ("parallel.cpp", "tasks handed to threads by one counter"),
-    ("kernel.cpp", "clip, log-ratio, sum: one pass, no temporary"),
-    ("kldiv.cpp", "partial sums in double, in order; weights, mask"),
-    ("_kl.py", "divided by what the reduction says: one value"),
+    ("python/kldiv_fast/_kl.py", "arrays in: one rank, class axes last; views, no copies"),
+    ("src/bindings/module.cpp", "pointers, extents, strides: checked again"),
+    ("src/core/plan.cpp", "rows, or pieces of rows, cut into tasks"),
+    ("src/core/parallel.cpp", "tasks handed to threads by one counter"),
+    ("src/core/task.cpp", "tiles: read in place, or packed"),
+    ("src/core/kernel.cpp", "clip, log-ratio, sum, gradients: one pass"),
+    ("src/core/kldiv.cpp", "partial sums in double, added in order"),
+    ("python/kldiv_fast/_kl.py", "divided by what the reduction says: one value"),
 ]
 
 
 def way_of_the_data():
     parts, step = [], 76
     for i, (where, what) in enumerate(STAGES):
+        assert (ROOT / where).is_file(), f"{where} is gone: a stage has moved"
         y = i * step + 1
         parts += [box(1, y, WIDTH - 2, 52, "box")]
         parts += [text(16, y + 21, where, "code", anchor="start")]
@@ -146,14 +151,19 @@ def implementations():
 
 
 def dispatch():
-    checks = {"has_x86_64_v4": "x86-64-v4", "has_x86_64_v3": "x86-64-v3", "always": "always"}
+    runs_on = {
+        ("avx512", "has_x86_64_v4"): "x86-64-v4",
+        ("avx2", "has_x86_64_v3"): "x86-64-v3",
+        ("neon", "always"): "64-bit Arm",
+        ("baseline", "always"): "any processor",
+    }
     parts = [text(WIDTH / 2, 18, "one kernel.cpp, compiled once for each", "")]
     rows = implementations()
     for i, (name, check) in enumerate(rows):
         y = 36 + i * 62
         parts += [box(1, y, 220, 40), text(111, y + 25, name, "code")]
         parts += [line(222, y + 20, 284, y + 20)]
-        parts += [text(294, y + 25, f"runs on: {checks[check]}", "soft", anchor="start")]
+        parts += [text(294, y + 25, runs_on[name, check], "soft", anchor="start")]
         if i:
             parts += [arrow(111, y - 22, 21), text(122, y - 7, "else", "soft", 13, "start")]
     return drawing(36 + len(rows) * 62 - 20, "The table of implementations, best first", parts)
