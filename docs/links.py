@@ -6,8 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sphinx.errors import SphinxError
-
 
 class _Page(HTMLParser):
     """What a page can be linked by (ids) and what it links to."""
@@ -49,6 +47,8 @@ def broken_links(folder):
 def _check(app, exception):
     broken = broken_links(Path(app.outdir)) if exception is None else []
     if broken and app.builder.format == "html":
+        from sphinx.errors import SphinxError  # here, so that the check itself needs no Sphinx
+
         raise SphinxError("broken links:\n" + "\n".join(broken))
 
 
