@@ -50,3 +50,13 @@ html_theme_options = {
     "footer_end": [],
     "show_prev_next": True,
 }
+
+
+def summarise_module(app, what, name, obj, options, lines):
+    """Of a module's docstring the first paragraph is for readers; the rest is for those who read the source."""
+    if what == "module" and "" in lines:
+        del lines[lines.index("") + 1 :]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", summarise_module, priority=1)
