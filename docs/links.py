@@ -28,7 +28,7 @@ def broken_links(folder):
     folder = folder.resolve()
     # What lies in _static is the theme's, a template among it.
     paths = [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]
-    pages = {path: _Page(path.read_text()) for path in paths}
+    pages = {path: _Page(path.read_text(encoding="utf-8")) for path in paths}
     broken = []
     for path, page in pages.items():
         for target in page.targets:

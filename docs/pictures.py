@@ -23,7 +23,9 @@ def constant(name):
     """The value of the core's one `constexpr ... name = <product of integers or powers of two>;`."""
     pattern = re.compile(rf"constexpr \w+ {name} = ([^;]*);")
     (text,) = (
-        match for file in CORE.rglob("*.[ch]pp") for match in pattern.findall(file.read_text())
+        match
+        for file in CORE.rglob("*.[ch]pp")
+        for match in pattern.findall(file.read_text(encoding="utf-8"))
     )
     value = 1
     for factor in text.replace("int64_t{1}", "1").split("*"):
@@ -111,7 +113,9 @@ def way_of_the_data():
 
 
 def lanes_of(isa):
-    return int(re.search(r"lanes = (\d+);", (CORE / "simd" / f"{isa}.hpp").read_text())[1])
+    return int(
+        re.search(r"lanes = (\d+);", (CORE / "simd" / f"{isa}.hpp").read_text(encoding="utf-8"))[1]
+    )
 
 
 def order_of_the_sum():
@@ -146,7 +150,7 @@ def order_of_the_sum():
 
 def implementations():
     """(name, the check) of dispatch.cpp's table, best first."""
-    source = (CORE / "dispatch.cpp").read_text()
+    source = (CORE / "dispatch.cpp").read_text(encoding="utf-8")
     return re.findall(r'\{"(\w+)", &\w+, (\w+)\}', source)
 
 
@@ -216,7 +220,7 @@ def digits():
 
 def instructions():
     """benchmarks/instructions.json as a table: a row for each ISA and operation, a column for each dtype."""
-    counted = json.loads((ROOT / "benchmarks" / "instructions.json").read_text())
+    counted = json.loads((ROOT / "benchmarks" / "instructions.json").read_text(encoding="utf-8"))
     rows = {}
     for name, count in counted["instructions"].items():
         kernel, _, dtype = name.rpartition(" ")

@@ -34,7 +34,7 @@ def sections():
     """(title, line, text) of every section that has an example."""
     for page in PAGES:
         line = 1
-        for text in re.split(r"^(?=## )", page.read_text(), flags=re.MULTILINE):
+        for text in re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
             title = text.splitlines()[0].lstrip("# ") if text.startswith("#") else ""
             if any(language in LANGUAGES for language, _, _ in fences(text)):
                 yield pytest.param(page, line, text, id=f"{page.name}: {title}")
@@ -88,7 +88,7 @@ def test_examples(page, line, text, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_code_that_does_not_run(page):
     """Code is `pycon`, `console`, one of the languages that are only read, or a directive."""
-    for language, _, line in fences(page.read_text()):
+    for language, _, line in fences(page.read_text(encoding="utf-8")):
         known = language in LANGUAGES | SHOWN or language.startswith("{")
         assert known, f"{page.name}:{line}: a block of {language or 'no language'}"
 
@@ -100,12 +100,14 @@ def slug(heading):
 
 def test_links_of_the_readme():
     """The site's own are checked by its build."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         path, _, anchor = target.partition("#")
         assert (ROOT / path).is_file(), target
         headings = (
-            re.findall(r"^#+ (.*)", (ROOT / path).read_text(), re.MULTILINE) if anchor else []
+            re.findall(r"^#+ (.*)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            if anchor
+            else []
         )
         assert not anchor or anchor in map(slug, headings), target
 
@@ -128,7 +130,9 @@ def test_the_check_of_the_sites_links(tmp_path):
 
 def reference():
     """The modules whose public names api.rst documents."""
-    return re.findall(r"^\.\. automodule:: (\S+)", (DOCS / "api.rst").read_text(), re.MULTILINE)
+    return re.findall(
+        r"^\.\. automodule:: (\S+)", (DOCS / "api.rst").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("name", reference())
