@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-OPTIONS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+OPTIONS = doctest.ELLIPSIS
 LANGUAGES = {"pycon", "console"}  # of what runs
 SHOWN = {"sh", "text", "c", "c++", "cmake"}  # of what is only read
 
@@ -31,7 +31,7 @@ def fences(text):
 
 
 def sections():
-    """(title, line, text) of every section that has an example."""
+    """(page, line, text) of every section that has an example."""
     for page in PAGES:
         line = 1
         for text in re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
