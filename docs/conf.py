@@ -4,8 +4,12 @@ The build draws its own pictures (pictures.py), imports the package and its adap
 any warning, any broken link between its pages (links.py) and any adapter whose framework is missing.
 """
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # as in the tests
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import kldiv_fast
 
