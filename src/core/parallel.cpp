@@ -1,33 +1,45 @@
-// The only OpenMP in the house; without OpenMP everything here is serial. Which thread runs a task never changes a
-// result, because every task writes to a place of its own.
+// The core's threads: a pool of helpers that take tasks beside the calling thread. Which thread runs a task never changes
+// a result, because every task writes to a place of its own.
+//
+// OpenMP says how many threads there may be (OMP_NUM_THREADS, threadpoolctl, a caller's own region), but its regions are
+// not used: they end with their last thread, so that a helper which the operating system keeps waiting makes the caller
+// wait; their threads go on spinning for milliseconds, at the cost of whatever runs next; and each calling thread gets a
+// team of its own. Here the caller works too, and waits only for helpers that are in the middle of a task.
 #include "parallel.hpp"
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
 #endif
 
 namespace kldiv {
 namespace {
 
-// A second thread has to save more than waking it costs (about 3 us): 64 Ki elements take one thread some 8 us.
+// A second thread has to save more than waking it costs (some microseconds): 64 Ki elements take one thread some 8 us.
 constexpr int64_t kElementsPerThread = int64_t{1} << 16;
-constexpr int64_t kPollEvery = 20 * 1000 * 1000;  // nanoseconds
+constexpr std::chrono::milliseconds kPollEvery{20};
+// How long a thread looks out for the next job, or for the last helper, before it sleeps: about as long as falling asleep
+// and waking up take.
+constexpr std::chrono::microseconds kLookOut{50};
 
 std::atomic<int> threads_setting{0};  // 0: OpenMP's own
 
-// OpenMP's threads do not survive a fork, and its runtime may wait for them for ever: a forked child stays serial.
+// A forked child has none of its parent's threads, and often as many siblings as there are cores: it stays serial.
 std::atomic<bool> forked{false};
-
-#if defined(__unix__) || defined(__APPLE__)
-void remember_fork() { forked.store(true, std::memory_order_relaxed); }
-const int fork_handler_registered = pthread_atfork(nullptr, nullptr, remember_fork);
-#endif
 
 int openmp_threads() {
 #if defined(_OPENMP)
@@ -39,12 +51,45 @@ int openmp_threads() {
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Tasks are handed out in order by one counter; the calling thread also asks, now and then, whether to stop.
-struct Queue {
+void relax() {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+    __asm__ __volatile__("isb");
+#endif
+}
+
+// Whether `holds` came true within kLookOut.
+template <class Condition>
+bool look_out(Condition holds) {
+    const auto end = std::chrono::steady_clock::now() + kLookOut;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (holds()) return true;
+            relax();
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
+// One call's tasks, handed out in order by a counter. It stands on the caller's stack.
+struct Job {
+    const int64_t tasks;
+    void (*const run)(void *, int, int64_t);
+    void *const context;
     std::atomic<int64_t> next{0};
     std::atomic<bool> stop{false};
 
-    void work(int worker, int64_t tasks, Poll *poll, void (*run)(void *, int, int64_t), void *context) {
+    // Guarded by the pool's mutex.
+    int free_seats;
+    int workers = 1;  // that ever took a seat, the caller being the first
+    Job *behind = nullptr;
+    std::atomic<int> helpers{0};  // at work; changed with the mutex held
+
+    Job(int64_t n, void (*r)(void *, int, int64_t), void *c, int seats) : tasks(n), run(r), context(c), free_seats(seats) {}
+
+    // The calling thread also asks, now and then, whether to stop.
+    void work(int worker, Poll *poll) {
         while (!stop.load(std::memory_order_relaxed)) {
             const int64_t i = next.fetch_add(1, std::memory_order_relaxed);
             if (i >= tasks) return;
@@ -52,7 +97,123 @@ struct Queue {
             if (poll != nullptr && poll->wants_stop()) stop.store(true, std::memory_order_relaxed);
         }
     }
+
+    bool wants_help() const { return free_seats > 0 && next.load(std::memory_order_relaxed) < tasks; }
 };
+
+class Pool {
+public:
+    // Runs the job on the calling thread and on as many helpers as come in time.
+    void run(Job &job, Poll &poll) {
+        open(job);
+        job.work(0, &poll);
+        close(job);
+    }
+
+private:
+    void open(Job &job) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        while (size_ < job.free_seats && grow()) ++size_;
+        job.behind = first_;
+        first_ = &job;
+        opened_.fetch_add(1, std::memory_order_relaxed);
+        const int to_wake = static_cast<int>(smaller(job.free_seats, asleep_));
+        lock.unlock();
+        for (int i = 0; i < to_wake; ++i) wake_.notify_one();
+    }
+
+    // No helper may join from here on; those at work are waited for.
+    void close(Job &job) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            Job **link = &first_;
+            while (*link != &job) link = &(*link)->behind;
+            *link = job.behind;
+        }
+        const auto idle = [&job] { return job.helpers.load(std::memory_order_acquire) == 0; };
+        if (look_out(idle)) {
+            const std::lock_guard<std::mutex> lock(mutex_);  // the last helper has let go of the job
+            return;
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        left_.wait(lock, idle);
+    }
+
+    bool grow() {
+        try {
+            std::thread([this] { serve(); }).detach();
+            return true;
+        } catch (const std::system_error &) {
+            return false;  // no more threads are to be had: fewer will do
+        }
+    }
+
+    void serve() {
+#if defined(__unix__) || defined(__APPLE__)
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for the program's own threads
+#endif
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (;;) {
+            if (Job *job = job_that_wants_help())
+                help(*job, lock);
+            else
+                wait_for_a_job(lock);
+        }
+    }
+
+    Job *job_that_wants_help() const {
+        for (Job *job = first_; job != nullptr; job = job->behind)
+            if (job->wants_help()) return job;
+        return nullptr;
+    }
+
+    void help(Job &job, std::unique_lock<std::mutex> &lock) {
+        const int worker = job.workers++;
+        --job.free_seats;
+        job.helpers.fetch_add(1, std::memory_order_relaxed);
+        lock.unlock();
+        job.work(worker, nullptr);
+        lock.lock();
+        if (job.helpers.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
+    }
+
+    void wait_for_a_job(std::unique_lock<std::mutex> &lock) {
+        const uint64_t seen = opened_.load(std::memory_order_relaxed);
+        lock.unlock();
+        const bool opened = look_out([&] { return opened_.load(std::memory_order_relaxed) != seen; });
+        lock.lock();
+        if (opened) return;
+        ++asleep_;
+        wake_.wait(lock, [&] { return opened_.load(std::memory_order_relaxed) != seen; });
+        --asleep_;
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_, left_;
+    std::atomic<uint64_t> opened_{0};  // jobs so far
+    Job *first_ = nullptr;
+    int size_ = 0;    // helpers there are
+    int asleep_ = 0;  // of them
+};
+
+// Made when it is first wanted and never destroyed: its helpers may be waiting when the process ends. nullptr: no memory.
+std::atomic<Pool *> the_pool{nullptr};
+
+Pool *pool() {
+    Pool *current = the_pool.load(std::memory_order_acquire);
+    if (current != nullptr) return current;
+    Pool *made = new (std::nothrow) Pool;
+    if (the_pool.compare_exchange_strong(current, made, std::memory_order_acq_rel)) return made;
+    delete made;
+    return current;
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+void remember_fork() { forked.store(true, std::memory_order_relaxed); }
+const int fork_handler_registered = pthread_atfork(nullptr, nullptr, remember_fork);
+#endif
 
 }  // namespace
 
@@ -61,7 +222,7 @@ bool Poll::wants_stop() {
     const int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
     const bool first = due_ == 0;
     if (now < due_) return false;
-    due_ = now + kPollEvery;
+    due_ = now + std::chrono::nanoseconds(kPollEvery).count();
     return !first && ask_(data_) != 0;
 }
 
@@ -80,20 +241,13 @@ int choose_threads(int requested, int64_t elements, int64_t tasks) {
 
 kldiv_status run_tasks(int threads, int64_t tasks, Poll &poll, void (*run)(void *context, int worker, int64_t i),
                        void *context) {
-    Queue queue;
-#if defined(_OPENMP)
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        {
-            const int worker = omp_get_thread_num();
-            queue.work(worker, tasks, worker == 0 ? &poll : nullptr, run, context);
-        }
-        return queue.stop ? KLDIV_INTERRUPTED : KLDIV_OK;
-    }
-#endif
-    (void)threads;
-    queue.work(0, tasks, &poll, run, context);
-    return queue.stop ? KLDIV_INTERRUPTED : KLDIV_OK;
+    Job job(tasks, run, context, threads - 1);
+    Pool *helpers = threads > 1 ? pool() : nullptr;
+    if (helpers != nullptr)
+        helpers->run(job, poll);
+    else
+        job.work(0, &poll);
+    return job.stop ? KLDIV_INTERRUPTED : KLDIV_OK;
 }
 
 }  // namespace kldiv

@@ -21,8 +21,8 @@ private:
 // Threads worth using on `elements` elements in `tasks` tasks; `requested` is the call's own wish, 0 for none.
 int choose_threads(int requested, int64_t elements, int64_t tasks);
 
-// run(context, worker, i) for every i in [0, tasks), in any order, on any of the workers, [0, threads), a thread each. KLDIV_INTERRUPTED once the
-// poll wants a stop; tasks not yet begun are then left out.
+// run(context, worker, i) for every i in [0, tasks), in any order; each of the workers, numbered from 0 and at most
+// `threads`, is a thread. KLDIV_INTERRUPTED once the poll wants a stop; tasks not yet begun are then left out.
 kldiv_status run_tasks(int threads, int64_t tasks, Poll &poll, void (*run)(void *context, int worker, int64_t i),
                        void *context);
 
