@@ -379,4 +379,5 @@ PYBIND11_MODULE(_core, m) {
     m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
+    m.attr("run_address") = reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code that shares this core
 }
