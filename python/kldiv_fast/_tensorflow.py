@@ -113,7 +113,7 @@ def _gradient_formula(y_true, y_pred, epsilon, upstream, of_y_pred):
 @tf.RegisterGradient("KldivFastRows")
 def _gradients_of_rows(op, upstream):
     y_true, y_pred, epsilon = op.inputs
-    unwanted = getattr(op, "skip_input_indices", None) or ()  # eager alone knows; graphs are pruned
+    unwanted = getattr(op, "skip_input_indices", None) or ()  # tapes know; tf.gradients prunes
     gradients = [None, None, None]
     for i, gradient in enumerate((_OPS.kldiv_fast_grad_y_true, _OPS.kldiv_fast_grad_y_pred)):
         if i not in unwanted:

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kldiv.h"
+#include "one_team.hpp"
 #include "tensorflow_c_api.h"
 
 namespace {
@@ -111,9 +112,12 @@ kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *
     return problem;
 }
 
-void run(const kldiv_problem &problem) {
+void run(const kldiv_problem &problem, const Shape &shape) {
     if (core == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
-    if (core(&problem, nullptr) == KLDIV_NO_MEMORY) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
+    int64_t elements = 1;
+    for (int i = 0; i < shape.ndim; ++i) elements *= shape.extents[i];
+    if (kldiv_adapters::run_in_team(core, problem, elements) == KLDIV_NO_MEMORY)
+        throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
 }
 
 // ---- The kernels ----
@@ -134,7 +138,7 @@ void rows(TF_OpKernelContext *context, TF_Status *status) {
     problem.out = TF_TensorData(output.get());
     problem.out_dtype = dtype_of(p.get());
     set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::out);
-    run(problem);
+    run(problem, shape);
 }
 
 // With respect to one input, of the shape that the two broadcast to: Python sums over the axes that were repeated.
@@ -154,7 +158,7 @@ void gradient(TF_OpKernelContext *context, TF_Status *status) {
     problem.*target = TF_TensorData(output.get());
     problem.grad_dtype = dtype_of(p.get());
     set_dense_strides(problem, shape.ndim, item_size(p.get()), stride);
-    run(problem);
+    run(problem, shape);
 }
 
 // What TensorFlow calls: no exception may leave it.
