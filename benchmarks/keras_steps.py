@@ -71,7 +71,9 @@ def train_steps(name, mode):
     """A function for each contender that trains one step on a batch that stands ready."""
     batch = [keras.ops.convert_to_tensor(a) for a in make_data(name)]
     models = {contender: make_model(name, mode, contender) for contender in CONTENDERS}
-    losses = {c: [float(model.train_on_batch(*batch)) for _ in range(3)] for c, model in models.items()}
+    losses = {
+        c: [float(model.train_on_batch(*batch)) for _ in range(3)] for c, model in models.items()
+    }
     assert_equal(name, losses)
     return {c: lambda model=model: model.train_on_batch(*batch) for c, model in models.items()}
 

@@ -32,7 +32,8 @@ def rows(y_true, y_pred, epsilon=1e-7):
     tf.Tensor
         The rows, in nats: float64 for float64, else float32; 16-bit tensors are cast first. It has
         derivatives of every order with respect to both, which are TensorFlow's own: at the clip's
-        bounds the gradient passes, beyond them it is 0.
+        bounds the gradient passes, beyond them it is 0. A NaN makes both first gradients NaN, where
+        TensorFlow's own, and so what XLA compiles, has 0 for the input that holds it.
 
     Raises
     ------
