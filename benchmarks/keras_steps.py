@@ -1,10 +1,11 @@
-"""Training and evaluation of the same Keras model with Keras's loss and with kldiv_fast's, step by step, in turn.
+"""Steps of the same Keras model with Keras's loss and with kldiv_fast's, in turn.
 
-KERAS_BACKEND=tensorflow python benchmarks/keras_steps.py [--seconds 5] [--mode graph ...] [--model wide ...]
+KERAS_BACKEND=tensorflow python benchmarks/keras_steps.py [--seconds 5] [--mode graph ...] ...
 
-One backend a process, the one that KERAS_BACKEND names. Prints a table: the median milliseconds of a step with Keras's
-loss and with this one, their ratio, and the ratio of Keras's loss to itself, a third model measured in the same turns:
-what is left of the machine's noise. Before anything is timed, both have to train alike.
+One backend a process, the one that KERAS_BACKEND names. Prints a table: the median milliseconds of
+a step with Keras's loss and with this one, their ratio, and the ratio of Keras's loss to itself, a
+third model measured in the same turns: what is left of the machine's noise. Before anything is
+timed, both have to train alike.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """The rows of the divergence for TensorFlow, with gradients; for :mod:`kldiv_fast.keras` alone.
 
-Eager and in graphs, native ops run the core (``src/adapters/tensorflow_op.cpp``). XLA takes no foreign code: what it
-compiles is the same formula in TensorFlow's own ops. So is what runs where there are no native ops, on other systems
-than Linux, and where TensorFlow sees other devices than the CPU, because the ops would fetch their tensors.
+Eager and in graphs, native ops run the core (``src/adapters/tensorflow_op.cpp``). XLA takes no
+foreign code: what it compiles is the same formula in TensorFlow's own ops. So is what runs where
+there are no native ops, on other systems than Linux, and where TensorFlow sees other devices than
+the CPU, because the ops would fetch their tensors.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from kldiv_fast import _core
 
 
 def rows(y_true, y_pred, epsilon=1e-7):
-    """Kullback-Leibler divergence over the last axis, with the meaning of ``keras.losses.kl_divergence``.
+    """Kullback-Leibler divergence over the last axis, as ``keras.losses.kl_divergence`` means it.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def _at_least_float32(x):
 
 
 def _load_ops():
-    """The ops' Python functions; their kernels share the core, and so its settings, with ``_core``."""
+    """The ops' Python functions; their kernels share the core and its settings with ``_core``."""
     if sys.platform != "linux":
         return None
     path = Path(__file__).parent / "_tensorflow_op.so"
