@@ -154,7 +154,7 @@ def test_at_and_beyond_the_bounds_of_the_clip(mode, dtype, epsilon):
 
 @pytest.mark.parametrize("name", MODES)
 def test_nan(name):
-    """A NaN makes both gradients NaN; TensorFlow's own, which XLA compiles, is 0 where it stands."""
+    """A NaN makes both gradients NaN; TensorFlow's own, which XLA compiles, is 0 at its place."""
     nan = np.array([[np.nan, 0.5], [0.5, 0.5]])
     inputs = [tf.constant(nan), tf.constant(nan[:, ::-1].copy())]
     mode = MODES[name]

@@ -1,7 +1,7 @@
-// Calls of the core from the threads of somebody else's pool. OpenMP keeps a team of threads for every thread that ever
-// opened a parallel region: a pool of 64 threads that took turns would leave 64 teams behind, and calls at the same time
-// would run more threads than there are cores. So what is worth more than one thread is handed to one thread, which
-// alone has a team. For the adapters.
+// Calls of the core from the threads of somebody else's pool; for the adapters. OpenMP keeps a team of threads for
+// every thread that ever opened a parallel region: a pool of 64 threads that took turns would leave 64 teams behind,
+// and calls at the same time would run more threads than there are cores. So what is worth more than one thread is
+// handed to one thread, which alone has a team.
 #pragma once
 
 #include <unistd.h>

@@ -1,7 +1,7 @@
-/* The part of TensorFlow's C API (tensorflow/c/ops.h, kernels.h, tf_tensor.h, tf_status.h) that tensorflow_op.cpp calls,
- * declared here so that the op is built without TensorFlow and loads into whichever one is installed. Every struct is
- * opaque; the numbers are part of TensorFlow's stable ABI. tests/test_tensorflow.py compiles this file behind
- * TensorFlow's own headers, so a declaration that disagrees with them is an error there. */
+/* The part of TensorFlow's C API (tensorflow/c/ops.h, kernels.h, tf_tensor.h, tf_status.h) that tensorflow_op.cpp
+ * calls, declared here so that the op is built without TensorFlow and loads into whichever one is installed. Every
+ * struct is opaque. tests/test_tensorflow.py compiles this file behind TensorFlow's own headers, so a declaration that
+ * disagrees with them is an error there. */
 #ifndef KLDIV_TENSORFLOW_C_API_H
 #define KLDIV_TENSORFLOW_C_API_H
 
@@ -50,8 +50,8 @@ void TF_KernelBuilder_TypeConstraint(TF_KernelBuilder *, const char *attr_name, 
 void TF_RegisterKernelBuilder(const char *kernel_name, TF_KernelBuilder *, TF_Status *);
 
 void TF_GetInput(TF_OpKernelContext *, int index, TF_Tensor **, TF_Status *);
-TF_Tensor *TF_AllocateOutput(TF_OpKernelContext *, int index, TF_DataType, const int64_t *dims, int num_dims, size_t bytes,
-                             TF_Status *);
+TF_Tensor *TF_AllocateOutput(TF_OpKernelContext *, int index, TF_DataType, const int64_t *dims, int num_dims,
+                             size_t bytes, TF_Status *);
 void TF_OpKernelContext_Failure(TF_OpKernelContext *, TF_Status *);
 
 void TF_DeleteTensor(TF_Tensor *);

@@ -1,7 +1,8 @@
-// TensorFlow's kernels for kldiv_fast: the rows of the divergence, and one gradient of them. A library of its own, which
-// python/kldiv_fast/_tensorflow.py loads with tf.load_op_library and hands the core of the module `_core`, so that the
-// ISA and the number of threads are one state. It holds no core and computes nothing itself.
+// TensorFlow's kernels: the rows of the divergence, and their gradient with respect to one input. A library of its own:
+// python/kldiv_fast/_tensorflow.py loads it with tf.load_op_library and hands it the core of the module `_core`, so
+// that the ISA and the number of threads are one state. It holds no core and computes nothing itself.
 #include <memory>
+#include <new>
 #include <string>
 
 #include "kldiv.h"
@@ -29,6 +30,7 @@ using Tensor = std::unique_ptr<TF_Tensor, Delete>;
 Tensor input(TF_OpKernelContext *context, int index, TF_Status *status) {
     TF_Tensor *tensor = nullptr;
     TF_GetInput(context, index, &tensor, status);
+    if (tensor == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "an input is missing"};
     return Tensor(tensor);
 }
 
@@ -125,8 +127,9 @@ void run(const kldiv_problem &problem, const Shape &shape) {
 Tensor allocate(TF_OpKernelContext *context, const TF_Tensor *like, const Shape &shape, int ndim, TF_Status *status) {
     int64_t bytes = item_size(like);
     for (int i = 0; i < ndim; ++i) bytes *= shape.extents[i];
-    Tensor output(TF_AllocateOutput(context, 0, TF_TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes), status));
-    if (TF_GetCode(status) != TSL_OK) throw Failure{TF_GetCode(status), "no memory for the result"};
+    Tensor output(TF_AllocateOutput(context, 0, TF_TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes),
+                                    status));
+    if (output == nullptr) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for the result"};
     return output;
 }
 
@@ -151,7 +154,8 @@ void gradient(TF_OpKernelContext *context, TF_Status *status) {
     bool fits = TF_NumDims(upstream.get()) == problem.batch_ndim;
     for (int i = 0; fits && i < problem.batch_ndim; ++i) fits = TF_Dim(upstream.get(), i) == shape.extents[i];
     if (!fits)
-        throw Failure{TSL_INVALID_ARGUMENT, "upstream has shape " + shape_of(upstream.get()) + "; expected one value a row"};
+        throw Failure{TSL_INVALID_ARGUMENT,
+                      "upstream has shape " + shape_of(upstream.get()) + "; expected one value a row"};
     problem.upstream = {TF_TensorData(upstream.get()), dtype_of(p.get()), 0};
     set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::upstream);
     const Tensor output = allocate(context, p.get(), shape, shape.ndim, status);
