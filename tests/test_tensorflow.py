@@ -354,7 +354,7 @@ def test_mirrored_strategy_on_two_devices():
 
 # ---- threads ----
 
-TEAMS = """
+THREADS = """
 import os, tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(8)
 import kldiv_fast
@@ -374,10 +374,10 @@ print(len(os.listdir("/proc/self/task")) - before)
 
 @native
 @pytest.mark.parametrize("threads", [1, 4])
-def test_one_team_of_threads_whatever_thread_calls(threads):
-    """The pool's threads leave no teams behind, and set_num_threads holds in them."""
-    added = int(printed(TEAMS.format(threads=threads), OMP_NUM_THREADS="4"))
-    assert added <= threads  # the thread that calls the core, and the rest of its team
+def test_few_threads_whatever_thread_calls(threads):
+    """TensorFlow's threads leave no OpenMP teams behind, and set_num_threads holds in them."""
+    added = int(printed(THREADS.format(threads=threads), OMP_NUM_THREADS="4"))
+    assert added == threads - 1
 
 
 FORK = """
@@ -395,7 +395,7 @@ print(os.waitpid(child, 0)[1])
 
 
 @native
-def test_a_forked_child_does_not_wait_for_the_team():
+def test_a_forked_child_does_not_wait_for_the_pool():
     assert printed(FORK) == "0"
 
 

@@ -6,12 +6,12 @@
 #include <string>
 
 #include "kldiv.h"
-#include "one_team.hpp"
 #include "tensorflow_c_api.h"
+#include "waiting_pool.hpp"
 
 namespace {
 
-decltype(&kldiv_run) core = nullptr;
+kldiv_adapters::Core core{};
 
 // ---- A kernel's tensors ----
 
@@ -115,10 +115,10 @@ kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *
 }
 
 void run(const kldiv_problem &problem, const Shape &shape) {
-    if (core == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
+    if (core.run == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
     int64_t elements = 1;
     for (int i = 0; i < shape.ndim; ++i) elements *= shape.extents[i];
-    if (kldiv_adapters::run_in_team(core, problem, elements) == KLDIV_NO_MEMORY)
+    if (kldiv_adapters::run_in_pool(core, problem, elements) == KLDIV_NO_MEMORY)
         throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
 }
 
@@ -216,5 +216,8 @@ const bool registered = [] {
 
 }  // namespace
 
-// The core that every kernel calls, by the address that `_core` gives.
-extern "C" __attribute__((visibility("default"))) void kldiv_fast_connect(decltype(&kldiv_run) run) { core = run; }
+// The core that every kernel calls, by the addresses that `_core` gives.
+extern "C" __attribute__((visibility("default"))) void kldiv_fast_connect(decltype(&kldiv_run) run,
+                                                                          decltype(&kldiv_get_num_threads) threads) {
+    core = {run, threads};
+}
