@@ -1,7 +1,8 @@
-// Large calls of the core from the threads of somebody else's pool; for the adapters. There, OpenMP does harm: it keeps a
-// team for every thread that ever opened a parallel region, and a team that has nothing to do spins for milliseconds on
-// cores that the framework wants for its next operation. So the rows are dealt out to a few threads that sleep between
-// calls, and the core is asked for one thread each time. One pool for the process; who finds it taken works alone.
+// Large calls of the core from the threads of somebody else's pool; for the adapters. There, OpenMP does harm: it keeps
+// a team for every thread that ever opened a parallel region, and a team that has nothing to do spins for milliseconds
+// on cores that the framework wants for its next operation. So the rows are dealt out to a few threads that sleep
+// between calls, and the core is asked for one thread each time. One pool for the process; who finds it taken works
+// alone.
 #pragma once
 
 #include <unistd.h>
