@@ -1,0 +1,223 @@
+// TensorFlow's kernels: the rows of the divergence, and their gradient with respect to one input. A library of its own:
+// python/kldiv_fast/_tensorflow.py loads it with tf.load_op_library and hands it the core of the module `_core`, so
+// that the ISA and the number of threads are one state. It holds no core and computes nothing itself.
+#include <memory>
+#include <new>
+#include <string>
+
+#include "kldiv.h"
+#include "tensorflow_c_api.h"
+#include "waiting_pool.hpp"
+
+namespace {
+
+kldiv_adapters::Core core{};
+
+// ---- A kernel's tensors ----
+
+struct Failure {
+    TF_Code code;
+    std::string message;
+};
+
+struct Delete {
+    void operator()(TF_Status *status) const { TF_DeleteStatus(status); }
+    void operator()(TF_Tensor *tensor) const { TF_DeleteTensor(tensor); }
+};
+using Status = std::unique_ptr<TF_Status, Delete>;
+using Tensor = std::unique_ptr<TF_Tensor, Delete>;
+
+Tensor input(TF_OpKernelContext *context, int index, TF_Status *status) {
+    TF_Tensor *tensor = nullptr;
+    TF_GetInput(context, index, &tensor, status);
+    if (tensor == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "an input is missing"};
+    return Tensor(tensor);
+}
+
+std::string shape_of(const TF_Tensor *tensor) {
+    std::string text = "(";
+    for (int i = 0; i < TF_NumDims(tensor); ++i) text += (i > 0 ? "," : "") + std::to_string(TF_Dim(tensor, i));
+    return text + ")";
+}
+
+int64_t item_size(const TF_Tensor *tensor) { return TF_TensorType(tensor) == TF_FLOAT ? 4 : 8; }
+
+kldiv_dtype dtype_of(const TF_Tensor *tensor) {
+    return TF_TensorType(tensor) == TF_FLOAT ? KLDIV_FLOAT32 : KLDIV_FLOAT64;
+}
+
+// Extent of an axis counted from the end, 0 being the last; absent ones are 1.
+int64_t extent_from_end(const TF_Tensor *tensor, int i) {
+    const int ndim = TF_NumDims(tensor);
+    return i < ndim ? TF_Dim(tensor, ndim - 1 - i) : 1;
+}
+
+// ---- From tensors to the core's problem ----
+
+struct Shape {
+    int ndim;
+    int64_t extents[KLDIV_MAX_AXES];
+};
+
+Shape broadcast(const TF_Tensor *t, const TF_Tensor *p) {
+    Shape shape{};
+    shape.ndim = TF_NumDims(t) > TF_NumDims(p) ? TF_NumDims(t) : TF_NumDims(p);
+    if (shape.ndim == 0 || shape.ndim > KLDIV_MAX_AXES)
+        throw Failure{TSL_INVALID_ARGUMENT, "y_pred has shape " + shape_of(p) + "; expected (..., classes)"};
+    for (int i = 0; i < shape.ndim; ++i) {
+        const int64_t a = extent_from_end(t, i), b = extent_from_end(p, i);
+        if (a != b && a != 1 && b != 1)
+            throw Failure{TSL_INVALID_ARGUMENT, "y_true has shape " + shape_of(t) +
+                                                    ", which does not broadcast with y_pred's " + shape_of(p)};
+        shape.extents[shape.ndim - 1 - i] = a == 1 ? b : a;
+    }
+    return shape;
+}
+
+kldiv_axis &axis_at(kldiv_problem &problem, int i) {
+    return i < problem.batch_ndim ? problem.batch[i] : problem.classes[0];
+}
+
+// Bytes along each axis of the nest; 0 where the tensor's own extent, 1, is repeated.
+void set_strides(kldiv_problem &problem, const TF_Tensor *tensor, int64_t kldiv_axis::*stride) {
+    int64_t bytes = item_size(tensor);
+    for (int i = 0; i <= problem.batch_ndim; ++i) {
+        const int64_t extent = extent_from_end(tensor, i);
+        axis_at(problem, problem.batch_ndim - i).*stride = extent == 1 ? 0 : bytes;
+        bytes *= extent;
+    }
+}
+
+// The same for a contiguous array over the nest's outer `ndim` axes.
+void set_dense_strides(kldiv_problem &problem, int ndim, int64_t bytes, int64_t kldiv_axis::*stride) {
+    for (int i = ndim - 1; i >= 0; --i) {
+        axis_at(problem, i).*stride = bytes;
+        bytes *= axis_at(problem, i).extent;
+    }
+}
+
+kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *epsilon, const Shape &shape) {
+    kldiv_problem problem{};
+    problem.batch_ndim = shape.ndim - 1;
+    problem.class_ndim = 1;
+    for (int i = 0; i < shape.ndim; ++i) axis_at(problem, i).extent = shape.extents[i];
+    problem.y_true = {TF_TensorData(t), dtype_of(t), 0};
+    problem.y_pred = {TF_TensorData(p), dtype_of(p), 0};
+    set_strides(problem, t, &kldiv_axis::y_true);
+    set_strides(problem, p, &kldiv_axis::y_pred);
+    problem.clip = 1;
+    if (TF_NumDims(epsilon) != 0) throw Failure{TSL_INVALID_ARGUMENT, "epsilon is no scalar"};
+    problem.epsilon = *static_cast<const double *>(TF_TensorData(epsilon));
+    if (!(problem.epsilon >= 0 && problem.epsilon < 1))
+        throw Failure{TSL_INVALID_ARGUMENT,
+                      "epsilon is " + std::to_string(problem.epsilon) + "; expected a number in [0, 1)"};
+    return problem;
+}
+
+void run(const kldiv_problem &problem, const Shape &shape) {
+    if (core.run == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
+    int64_t elements = 1;
+    for (int i = 0; i < shape.ndim; ++i) elements *= shape.extents[i];
+    if (kldiv_adapters::run_in_pool(core, problem, elements) == KLDIV_NO_MEMORY)
+        throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
+}
+
+// ---- The kernels ----
+
+Tensor allocate(TF_OpKernelContext *context, const TF_Tensor *like, const Shape &shape, int ndim, TF_Status *status) {
+    int64_t bytes = item_size(like);
+    for (int i = 0; i < ndim; ++i) bytes *= shape.extents[i];
+    Tensor output(TF_AllocateOutput(context, 0, TF_TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes),
+                                    status));
+    if (output == nullptr) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for the result"};
+    return output;
+}
+
+void rows(TF_OpKernelContext *context, TF_Status *status) {
+    const Tensor t = input(context, 0, status), p = input(context, 1, status), epsilon = input(context, 2, status);
+    const Shape shape = broadcast(t.get(), p.get());
+    kldiv_problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
+    const Tensor output = allocate(context, p.get(), shape, problem.batch_ndim, status);
+    problem.out = TF_TensorData(output.get());
+    problem.out_dtype = dtype_of(p.get());
+    set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::out);
+    run(problem, shape);
+}
+
+// With respect to one input, of the shape that the two broadcast to: Python sums over the axes that were repeated.
+template <void *kldiv_problem::*target, int64_t kldiv_axis::*stride>
+void gradient(TF_OpKernelContext *context, TF_Status *status) {
+    const Tensor t = input(context, 0, status), p = input(context, 1, status), epsilon = input(context, 2, status),
+                 upstream = input(context, 3, status);
+    const Shape shape = broadcast(t.get(), p.get());
+    kldiv_problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
+    bool fits = TF_NumDims(upstream.get()) == problem.batch_ndim;
+    for (int i = 0; fits && i < problem.batch_ndim; ++i) fits = TF_Dim(upstream.get(), i) == shape.extents[i];
+    if (!fits)
+        throw Failure{TSL_INVALID_ARGUMENT,
+                      "upstream has shape " + shape_of(upstream.get()) + "; expected one value a row"};
+    problem.upstream = {TF_TensorData(upstream.get()), dtype_of(p.get()), 0};
+    set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::upstream);
+    const Tensor output = allocate(context, p.get(), shape, shape.ndim, status);
+    problem.*target = TF_TensorData(output.get());
+    problem.grad_dtype = dtype_of(p.get());
+    set_dense_strides(problem, shape.ndim, item_size(p.get()), stride);
+    run(problem, shape);
+}
+
+// What TensorFlow calls: no exception may leave it.
+template <void (*kernel)(TF_OpKernelContext *, TF_Status *)>
+void compute(void *, TF_OpKernelContext *context) {
+    const Status status(TF_NewStatus());
+    try {
+        kernel(context, status.get());
+    } catch (const Failure &failure) {
+        TF_SetStatus(status.get(), failure.code, failure.message.c_str());
+    } catch (const std::bad_alloc &) {
+        TF_SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory");
+    }
+    if (TF_GetCode(status.get()) != TSL_OK) TF_OpKernelContext_Failure(context, status.get());
+}
+
+// ---- Registration ----
+
+void unknown_shape(TF_ShapeInferenceContext *context, TF_Status *status) {
+    TF_ShapeInferenceContextSetUnknownShape(context, status);  // Python knows better and says so
+}
+
+using Compute = void (*)(void *, TF_OpKernelContext *);
+
+void register_op(const char *name, const char *last_input, const char *output, Compute compute) {
+    TF_OpDefinitionBuilder *op = TF_NewOpDefinitionBuilder(name);
+    TF_OpDefinitionBuilderAddAttr(op, "T: {float, double}");
+    for (const char *spec : {"y_true: T", "y_pred: T", "epsilon: double"}) TF_OpDefinitionBuilderAddInput(op, spec);
+    if (last_input != nullptr) TF_OpDefinitionBuilderAddInput(op, last_input);
+    TF_OpDefinitionBuilderAddOutput(op, output);
+    TF_OpDefinitionBuilderSetShapeInferenceFunction(op, unknown_shape);
+    const Status status(TF_NewStatus());
+    TF_RegisterOpDefinition(op, status.get());
+    for (const TF_DataType type : {TF_FLOAT, TF_DOUBLE}) {
+        TF_KernelBuilder *kernel = TF_NewKernelBuilder(name, "CPU", nullptr, compute, nullptr);
+        TF_KernelBuilder_TypeConstraint(kernel, "T", type, status.get());
+        TF_RegisterKernelBuilder(name, kernel, status.get());
+    }
+}
+
+// tf.load_op_library collects the ops that appear while a library is being loaded, so this can't wait for a call. An op
+// or kernel that could not be registered is missed, with TensorFlow's own error, where it is first wanted.
+const bool registered = [] {
+    register_op("KldivFastRows", nullptr, "rows: T", compute<rows>);
+    register_op("KldivFastGradYTrue", "upstream: T", "grad: T",
+                compute<gradient<&kldiv_problem::grad_y_true, &kldiv_axis::grad_y_true>>);
+    register_op("KldivFastGradYPred", "upstream: T", "grad: T",
+                compute<gradient<&kldiv_problem::grad_y_pred, &kldiv_axis::grad_y_pred>>);
+    return true;
+}();
+
+}  // namespace
+
+// The core that every kernel calls, by the addresses that `_core` gives.
+extern "C" __attribute__((visibility("default"))) void kldiv_fast_connect(decltype(&kldiv_run) run,
+                                                                          decltype(&kldiv_get_num_threads) threads) {
+    core = {run, threads};
+}
