@@ -375,7 +375,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 @native
 @pytest.mark.parametrize("threads", [1, 4])
 def test_few_threads_whatever_thread_calls(threads):
-    """TensorFlow's threads leave no OpenMP teams behind, and set_num_threads holds in them."""
+    """All of TensorFlow's threads share the core's helpers, and set_num_threads holds in them."""
     added = int(printed(THREADS.format(threads=threads), OMP_NUM_THREADS="4"))
     assert added == threads - 1
 

@@ -69,8 +69,7 @@ def _load_ops():
         return None
     path = Path(__file__).parent / "_tensorflow_op.so"
     ops = tf.load_op_library(str(path))
-    addresses = (_core.run_address, _core.get_num_threads_address)
-    ctypes.CDLL(str(path)).kldiv_fast_connect(*map(ctypes.c_void_p, addresses))
+    ctypes.CDLL(str(path)).kldiv_fast_connect(ctypes.c_void_p(_core.run_address))
     return ops
 
 

@@ -7,11 +7,10 @@
 
 #include "kldiv.h"
 #include "tensorflow_c_api.h"
-#include "waiting_pool.hpp"
 
 namespace {
 
-kldiv_adapters::Core core{};
+decltype(&kldiv_run) core = nullptr;
 
 // ---- A kernel's tensors ----
 
@@ -114,11 +113,9 @@ kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *
     return problem;
 }
 
-void run(const kldiv_problem &problem, const Shape &shape) {
-    if (core.run == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
-    int64_t elements = 1;
-    for (int i = 0; i < shape.ndim; ++i) elements *= shape.extents[i];
-    if (kldiv_adapters::run_in_pool(core, problem, elements) == KLDIV_NO_MEMORY)
+void run(const kldiv_problem &problem) {
+    if (core == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
+    if (core(&problem, nullptr) == KLDIV_NO_MEMORY)
         throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
 }
 
@@ -141,7 +138,7 @@ void rows(TF_OpKernelContext *context, TF_Status *status) {
     problem.out = TF_TensorData(output.get());
     problem.out_dtype = dtype_of(p.get());
     set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::out);
-    run(problem, shape);
+    run(problem);
 }
 
 // With respect to one input, of the shape that the two broadcast to: Python sums over the axes that were repeated.
@@ -162,7 +159,7 @@ void gradient(TF_OpKernelContext *context, TF_Status *status) {
     problem.*target = TF_TensorData(output.get());
     problem.grad_dtype = dtype_of(p.get());
     set_dense_strides(problem, shape.ndim, item_size(p.get()), stride);
-    run(problem, shape);
+    run(problem);
 }
 
 // What TensorFlow calls: no exception may leave it.
@@ -216,8 +213,5 @@ const bool registered = [] {
 
 }  // namespace
 
-// The core that every kernel calls, by the addresses that `_core` gives.
-extern "C" __attribute__((visibility("default"))) void kldiv_fast_connect(decltype(&kldiv_run) run,
-                                                                          decltype(&kldiv_get_num_threads) threads) {
-    core = {run, threads};
-}
+// The core that every kernel calls, by the address that `_core` gives.
+extern "C" __attribute__((visibility("default"))) void kldiv_fast_connect(decltype(&kldiv_run) run) { core = run; }

@@ -379,7 +379,5 @@ PYBIND11_MODULE(_core, m) {
     m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
-    // For native code in other libraries that shares this core.
-    m.attr("run_address") = reinterpret_cast<uintptr_t>(&kldiv_run);
-    m.attr("get_num_threads_address") = reinterpret_cast<uintptr_t>(&kldiv_get_num_threads);
+    m.attr("run_address") = reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code of other libraries that shares this core
 }
