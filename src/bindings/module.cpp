@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cython/cython_api.hpp"
 #include "kldiv.h"
 
 namespace py = pybind11;
@@ -352,6 +353,7 @@ py::list available_isas() {
 
 PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = KLDIV_FAST_VERSION;
+    m.attr("__pyx_capi__") = cython_api();
     m.def("run", &run, py::arg("y_true"), py::arg("y_pred"), py::arg("class_ndim"), py::arg("batch_shape"),
           py::arg("weight"), py::arg("mask"), py::arg("out"), py::arg("epsilon"), py::arg("num_threads"),
           py::arg("upstream") = py::none(), py::arg("grad_y_true") = py::none(), py::arg("grad_y_pred") = py::none());
