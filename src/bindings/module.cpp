@@ -13,6 +13,7 @@
 
 #include "cython/cython_api.hpp"
 #include "kldiv.h"
+#include "runtime.hpp"
 
 namespace py = pybind11;
 
@@ -366,4 +367,5 @@ PYBIND11_MODULE(_core, m) {
     m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
+    m.def("runtime", &runtime);
 }
