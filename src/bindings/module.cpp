@@ -143,8 +143,9 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
             axis.extent = 0;
         axis.y_true = stride_along(y_true, i, ndim, axis.extent, "y_true");
         axis.y_pred = stride_along(y_pred, i, ndim, axis.extent, "y_pred");
-        if (axis.extent < 0 || __builtin_mul_overflow(elements, axis.extent, &elements))
+        if (axis.extent < 0 || (axis.extent != 0 && elements > INT64_MAX / axis.extent))
             throw py::value_error("too many elements");
+        elements *= axis.extent;
     }
     if (weight) {
         require_rank(*weight, batch_ndim, "sample_weight");
