@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -8,6 +9,7 @@ __all__ = [
     "current_isa",
     "get_num_threads",
     "kl",
+    "kl_value_and_grad",
     "set_num_threads",
     "show_runtime",
 ]
@@ -20,6 +22,8 @@ class _SupportsDlpack(Protocol):
 
 _Array: TypeAlias = ArrayLike | _SupportsDlpack
 _Float: TypeAlias = np.float32 | np.float64
+_Argument: TypeAlias = Literal["y_true", "y_pred"]
+_Gradient: TypeAlias = NDArray[_Float]
 _Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
 
 # Those that give one value.
@@ -68,6 +72,68 @@ def kl(
     out: _Out,
     num_threads: int | None = None,
 ) -> _Out: ...
+
+# wrt decides whether the gradient is an array or a tuple of arrays.
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, _Gradient]: ...
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[NDArray[np.float32] | NDArray[np.float64]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, tuple[_Gradient, ...]]: ...
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], _Gradient]: ...
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[NDArray[np.float32] | NDArray[np.float64]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 def set_num_threads(n: int | None) -> None: ...
 def get_num_threads() -> int: ...
 def available_isas() -> list[str]: ...

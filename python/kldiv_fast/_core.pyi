@@ -17,7 +17,23 @@ def run(
     out: NDArray[Any] | None,
     epsilon: float | None,
     num_threads: int,
+    upstream: NDArray[Any] | None = None,
+    grad_y_true: NDArray[Any] | None = None,
+    grad_y_pred: NDArray[Any] | None = None,
 ) -> Any: ...
+def rows(
+    dtype: str,
+    y_true: int,
+    y_pred: int,
+    rows: int,
+    classes: int,
+    epsilon: float,
+    upstream: int,
+    num_threads: int,
+    out: int,
+    grad_y_true: int,
+    grad_y_pred: int,
+) -> None: ...
 def with_fast_path(arg0: Callable[..., Any], arg1: str, /) -> Callable[..., Any]: ...
 def available_isas() -> list[str]: ...
 def current_isa() -> str: ...

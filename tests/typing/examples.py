@@ -1,6 +1,6 @@
 """Calls and the types that a checker has to give them: mypy --strict tests/typing, and python tests/typing/examples.py."""
 
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import kldiv_fast
 import numpy as np
@@ -25,6 +25,19 @@ assert_type(kldiv_fast.kl(x, x, reduction="none"), NDArray[Float])
 assert_type(kldiv_fast.kl(x, x, reduction=None, axis=0), NDArray[Float])
 assert_type(kldiv_fast.kl(x, x, reduction="none", out=rows), NDArray[np.float32])
 
+# A value and a gradient, or several.
+both: tuple[Literal["y_true"], Literal["y_pred"]] = ("y_true", "y_pred")
+assert_type(kldiv_fast.kl_value_and_grad(x, x), tuple[Float, NDArray[Float]])
+assert_type(
+    kldiv_fast.kl_value_and_grad(x, x, wrt="y_true", reduction="none", upstream=weights),
+    tuple[NDArray[Float], NDArray[Float]],
+)
+assert_type(kldiv_fast.kl_value_and_grad(x, x, wrt=both), tuple[Float, tuple[NDArray[Float], ...]])
+assert_type(
+    kldiv_fast.kl_value_and_grad(x, x, wrt=["y_pred"], reduction=None),
+    tuple[NDArray[Float], tuple[NDArray[Float], ...]],
+)
+
 # The settings.
 assert_type(kldiv_fast.set_num_threads(2), None)
 assert_type(kldiv_fast.set_num_threads(None), None)
@@ -42,4 +55,5 @@ def mistakes() -> None:
     kldiv_fast.kl(x, x, out=rows)  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, "none")  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, epsilon="1e-7")  # type: ignore[call-overload]
+    kldiv_fast.kl_value_and_grad(x, x, wrt="x")  # type: ignore[call-overload]
     kldiv_fast.set_num_threads("all")  # type: ignore[arg-type]
