@@ -26,7 +26,9 @@ def run(*command):
 def symbols(path, *options):
     """(kind, name) of each symbol, demangled."""
     lines = run("nm", "--demangle", "--format=posix", *options, path).splitlines()
-    return [re.match(r"(.*?) (\w)(?: [0-9a-f]+)*\s*$", line).groups()[::-1] for line in lines if line]
+    return [
+        re.match(r"(.*?) (\w)(?: [0-9a-f]+)*\s*$", line).groups()[::-1] for line in lines if line
+    ]
 
 
 def check_kernel(path, isa):
@@ -40,7 +42,9 @@ def check_kernel(path, isa):
     yield from (f"{name} is needed from outside" for name in sorted(needed - C_LIBRARY))
     if table not in exported:
         yield f"{table} is missing"
-    for section in re.findall(r"\.(?:init_array|ctors|text\.startup)\b", run("readelf", "-SW", path)):
+    for section in re.findall(
+        r"\.(?:init_array|ctors|text\.startup)\b", run("readelf", "-SW", path)
+    ):
         yield f"section {section}: a dynamic initialiser"
 
 
