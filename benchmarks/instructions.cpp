@@ -11,6 +11,11 @@ namespace {
 
 constexpr int64_t kRows = 2048, kClasses = 10, kElements = kRows * kClasses;
 
+// Value and y_pred's gradient, by the row.
+void rows_and_gradient(const void *t, const void *p, kldiv_dtype dtype, int64_t classes, void *out, void *grad) {
+    kldiv_rows(dtype, t, p, kElements / classes, classes, 1e-7, nullptr, 1, out, nullptr, grad);
+}
+
 kldiv_problem problem_over(const void *t, const void *p, kldiv_dtype dtype, int64_t size, void *out, bool down) {
     kldiv_problem problem{};
     const kldiv_axis rows = {kRows, kClasses * size, kClasses * size, 0, 0, down ? 0 : 8};
@@ -47,11 +52,15 @@ int main(int, char **argv) {
         std::memcpy(&t[i * size], from, size);
         std::memcpy(&p[i * size], static_cast<const char *>(from) + size, size);
     }
-    std::vector<double> out(kRows);
+    std::vector<double> out(kRows), grad(kElements);
     double total = 0;
     for (int i = 0; i < repeats; ++i) {
         if (std::strcmp(operation, "stream") == 0) {
             kldiv_flat(dtype, t.data(), p.data(), kElements, 1e-7, 1, nullptr, nullptr, &total);
+        } else if (std::strcmp(operation, "gradient") == 0) {
+            rows_and_gradient(t.data(), p.data(), dtype, kElements / 20, out.data(), grad.data());
+        } else if (std::strcmp(operation, "narrow-gradient") == 0) {
+            rows_and_gradient(t.data(), p.data(), dtype, kClasses, out.data(), grad.data());
         } else {
             const bool down = std::strcmp(operation, "columns") == 0;
             const kldiv_problem problem = problem_over(t.data(), p.data(), dtype, size, out.data(), down);

@@ -22,7 +22,13 @@ TABLE = HERE / "instructions.json"
 MARGIN = 0.03
 ELEMENTS = 20480
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
-OPERATIONS = ["stream", "narrow rows", "columns"]
+OPERATIONS = {
+    "stream": "stream",
+    "narrow rows": "narrow",
+    "columns": "columns",
+    "gradient": "gradient",
+    "narrow rows' gradient": "narrow-gradient",
+}
 REPEATS = 20
 CALLS = 50_000
 
@@ -66,9 +72,9 @@ def measure():
         driver, compiler = build(folder)
         counts = {}
         for isa in ("avx2", "baseline"):
-            for operation in OPERATIONS:
+            for operation, argument in OPERATIONS.items():
                 for dtype, code in DTYPES.items():
-                    command = [driver, operation.split()[0], isa, str(code)]
+                    command = [driver, argument, isa, str(code)]
                     per_call = more(command, 1, 1 + REPEATS)
                     counts[f"{isa} {operation} {dtype}"] = round(per_call / ELEMENTS, 3)
     small = more([sys.executable, "-c", SMALL_CALL], 100, 100 + CALLS)

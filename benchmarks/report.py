@@ -18,9 +18,9 @@ matplotlib.use("Agg")
 import kldiv_fast
 import ml_dtypes
 import numpy as np
-from kldiv_fast import kl
+from kldiv_fast import kl, kl_value_and_grad
 from matplotlib import pyplot
-from memory_limit import reader
+from memory_limit import reader, writer
 from peers import PEERS, SHAPES, agree, make_pair, reference
 from timing import interleaved_medians, machine
 from tqdm import tqdm
@@ -346,6 +346,41 @@ def latency(seconds):
     return ["## One small call", "", *table(["2x2 float32", "ns"], rows)], targets
 
 
+# ---- gradients ----
+
+
+def gradients(seconds):
+    """Value and gradient beside a loop that reads two arrays and writes a third, in the better of its two forms."""
+    rows, targets = [], []
+    for shape in [(512, 46), (1024, 1000), (4096, 1000), *LARGE]:
+        for dtype in (np.float32, np.float64):
+            t, p = make_pair(shape, dtype)
+            out = np.empty_like(t)
+            threads = kldiv_fast.get_num_threads() if t.size > 2**17 else 1
+            functions = {
+                "value and gradient": lambda t=t, p=p, out=out: kl_value_and_grad(t, p, out=out),
+                "value": lambda t=t, p=p: kl(t, p),
+                "limit": writer(t, p, out, threads, streamed=False),
+                "limit past the caches": writer(t, p, out, threads, streamed=True),
+            }
+            medians = interleaved_medians(functions, seconds)
+            least = min(medians["limit"], medians["limit past the caches"])
+            ratio = medians["value and gradient"] / least
+            times = [us(median) for median in medians.values()]
+            rows.append([label(shape), name_of(dtype), *times, f"{ratio:.2f}"])
+            if shape in LARGE:
+                what = f"{label(shape)} {name_of(dtype)}: value and gradient, times the limit"
+                targets.append(Target(what, ratio, 1.1))
+    head = ["shape", "dtype", "value and gradient, us", "value, us", "limit, us"]
+    head += ["limit past the caches, us", "over the lower limit"]
+    lines = ["## Gradients", ""]
+    lines += [
+        "`kl_value_and_grad(t, p, out=...)`; the limit reads two arrays and writes a third.",
+        "",
+    ]
+    return [*lines, *table(head, rows)], targets
+
+
 # ---- reductions, layouts, memory ----
 
 
@@ -479,7 +514,8 @@ def save(figure, name):
     pyplot.close(figure)
 
 
-SECTIONS = [latency, peers, limit, sizes, kernels, threads, reductions, layouts, memory]
+SECTIONS = [latency, peers, limit, gradients, sizes, kernels, threads, reductions, layouts]
+SECTIONS += [memory]
 
 
 def page(results):

@@ -394,15 +394,20 @@ def _read_weights(sample_weight, mask, reduction):
             valid = np.count_nonzero(mask)
             scale = mask.size / valid if valid else 0.0
         if weight is not None:
-            mask, weight = _same_rank(mask, weight, mask.shape, weight.shape)
-            try:
-                broadcast(mask.shape, weight.shape)
-            except ValueError:
-                raise ValueError(
-                    f"mask has shape {mask.shape}, which does not broadcast with "
-                    f"sample_weight's {weight.shape}"
-                ) from None
+            mask, weight = _match_mask(mask, weight)
     return _Weights(weight, mask, scale)
+
+
+def _match_mask(mask, weight):
+    mask, weight = _same_rank(mask, weight, mask.shape, weight.shape)
+    try:
+        broadcast(mask.shape, weight.shape)
+    except ValueError:
+        raise ValueError(
+            f"mask has shape {mask.shape}, which does not broadcast with "
+            f"sample_weight's {weight.shape}"
+        ) from None
+    return mask, weight
 
 
 def _attach_weights(true, pred, rows, weights):
@@ -419,7 +424,7 @@ def _attach_weights(true, pred, rows, weights):
             true, pred, rows = _drop_axis(true, last), _drop_axis(pred, last), rows[:-1]
     elif len(shape) == len(rows) + 1 and shape[-1] == 1:
         if len(rows) == 1:
-            true, pred, rows = np.expand_dims(true, 1), np.expand_dims(pred, 1), (*rows, 1)
+            true, pred, rows = true[:, np.newaxis], pred[:, np.newaxis], (*rows, 1)
         else:
             given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
     try:

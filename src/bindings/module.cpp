@@ -10,10 +10,12 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cython/cython_api.hpp"
 #include "kldiv.h"
 #include "runtime.hpp"
+#include "xla.hpp"
 
 namespace py = pybind11;
 
@@ -345,6 +347,18 @@ py::object with_fast_path(const py::function &implementation, const std::string 
     return py::reinterpret_steal<py::object>(PyCFunction_NewEx(&method, nullptr, module.ptr()));
 }
 
+// XLA's handlers, by the names that they are registered under.
+py::dict xla_handlers() {
+    using Handler = xla_abi::Error *(*)(xla_abi::CallFrame *);
+    constexpr std::pair<const char *, Handler> table[] = {{"kldiv_fast_rows", xla_rows},
+                                                          {"kldiv_fast_grad_y_true", xla_grad_y_true},
+                                                          {"kldiv_fast_grad_y_pred", xla_grad_y_pred},
+                                                          {"kldiv_fast_grad_both", xla_grad_both}};
+    py::dict handlers;
+    for (const auto &[name, handler] : table) handlers[name] = py::capsule(reinterpret_cast<const void *>(handler));
+    return handlers;
+}
+
 py::list available_isas() {
     py::list names;
     for (int i = 0; kldiv_isa_name(i) != nullptr; ++i) names.append(kldiv_isa_name(i));
@@ -363,6 +377,7 @@ PYBIND11_MODULE(_core, m) {
           py::arg("epsilon"), py::arg("upstream"), py::arg("num_threads"), py::arg("out"), py::arg("grad_y_true"),
           py::arg("grad_y_pred"));
     m.def("with_fast_path", &with_fast_path);
+    m.def("xla_handlers", &xla_handlers);
     m.def("available_isas", &available_isas);
     m.def("current_isa", &kldiv_current_isa);
     m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });

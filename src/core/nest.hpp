@@ -80,18 +80,18 @@ inline bool continues(const kldiv_axis &outer, const kldiv_axis &inner) {
 inline void coalesce(Nest &nest) {
     std::stable_sort(nest.axes, nest.axes + nest.ndim,
                      [](const kldiv_axis &a, const kldiv_axis &b) { return reach(a) > reach(b); });
-    Nest merged;
+    int kept = 0;
     for (int i = 0; i < nest.ndim; ++i) {
         kldiv_axis axis = nest.axes[i];
         if (axis.extent == 1) continue;
-        if (merged.ndim > 0 && continues(merged.axes[merged.ndim - 1], axis)) {
-            axis.extent *= merged.axes[merged.ndim - 1].extent;
-            merged.axes[merged.ndim - 1] = axis;
+        if (kept > 0 && continues(nest.axes[kept - 1], axis)) {
+            axis.extent *= nest.axes[kept - 1].extent;
+            nest.axes[kept - 1] = axis;
         } else {
-            merged.push(axis);
+            nest.axes[kept++] = axis;
         }
     }
-    nest = merged;
+    nest.ndim = kept;
 }
 
 }  // namespace kldiv

@@ -167,7 +167,7 @@ Clip choose_clip(int clip, double epsilon) {
 
 Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     static constexpr double one = 1;
-    Plan plan{};
+    Plan plan;
     plan.t = problem.y_true;
     plan.p = problem.y_pred;
     plan.start = {static_cast<const char *>(problem.y_true.data),
@@ -205,7 +205,7 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
 }
 
 Plan make_flat_plan(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon) {
-    Plan plan{};
+    Plan plan;
     plan.t = {y_true, dtype, 0};
     plan.p = {y_pred, dtype, 0};
     plan.start.t = static_cast<const char *>(y_true);

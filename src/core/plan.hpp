@@ -22,10 +22,10 @@ enum class Way { direct, scattered, streamed };
 // Everything that a task needs, made once for a call. The unit of work is a group of neighbouring rows times a piece
 // of their classes. It is read in tiles: by row_sums, along the classes, or in column mode by column_sums, along the rows.
 struct Plan {
-    kldiv_array t, p;
-    Cursor start;
-    bool plain;             // only the sum over everything is wanted, with one factor for all gradients: rows mean nothing
-    bool columns;
+    kldiv_array t{}, p{};
+    Cursor start{};
+    bool plain = false;     // only the sum over everything is wanted, with one factor for all gradients: rows mean nothing
+    bool columns = false;
     Nest batch;             // batch axes but row_axis
     kldiv_axis row_axis;    // a group's rows are neighbours along it
     Nest runs;              // class axes but class_axis
@@ -34,21 +34,23 @@ struct Plan {
     bool t_in_place, p_in_place;
     Operations ops;
     Clip clip;
-    bool weight_is_float, out_is_float;
+    bool weight_is_float = false, out_is_float = false;
 
-    bool gradients;
-    Wanted wanted;
-    Way way;
-    kldiv_dtype grad_dtype;
-    bool upstream_is_float;
+    bool gradients = false;
+    Wanted wanted = Wanted::y_pred;
+    Way way = Way::direct;
+    kldiv_dtype grad_dtype = KLDIV_FLOAT32;
+    bool upstream_is_float = false;
 
     int64_t tile_rows, tile_cols;  // of what is packed or staged
     int64_t group_rows, groups_per_axis, groups;
     int64_t piece_length, pieces_per_run, runs_per_piece, pieces;
     int64_t groups_per_task;  // with one piece
-    int64_t first_group;      // with several
-    double *partial;
-    struct Scratch *scratch;  // one for each worker, if the plan needs any
+    int64_t first_group = 0;  // with several
+    double *partial = nullptr;
+    struct Scratch *scratch = nullptr;  // one for each worker, if the plan needs any
+
+    Plan() {}  // the nests' axes stay unset: see nest.hpp
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }
     int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }

@@ -124,14 +124,16 @@ struct Gradients : Sums<Load, General> {
         if constexpr (kPred) std::memset(to.p, 0, n * kSize);
     }
 
-    // ---- A factor for each element: short rows side by side, and columns. terms[i] += term i. ----
+    // ---- A factor for each element: short rows side by side, and columns ----
 
-    // Terms and factors are read and written in whole vectors, beyond n.
+    // terms[i] += term i, or with `Fresh` = term i. Terms and factors are read and written in whole vectors, beyond n.
+    template <bool Fresh>
     static void add_terms(const char *t, const char *p, int64_t n, const T *factors, const Bounds &clip, T *terms, Target to) {
         Vectors grad;
         const auto evaluate_at = [&](int64_t i, V y_true, V y_pred) {
             const V factor = Base::load_terms(factors + i);
-            evaluate(Base::load_terms(terms + i), y_true, y_pred, factor, clip, grad).store(terms + i);
+            const V before = Fresh ? V::splat(0) : Base::load_terms(terms + i);
+            evaluate(before, y_true, y_pred, factor, clip, grad).store(terms + i);
             const auto zero_factor = V::equal(factor, V::splat(0));
             if constexpr (kTrue) grad.t = V::select(zero_factor, factor, grad.t);
             if constexpr (kPred) grad.p = V::select(zero_factor, factor, grad.p);
@@ -153,15 +155,17 @@ struct Gradients : Sums<Load, General> {
         for (int64_t first = 0; first < tile.rows; first += rows_at_once) {
             const int64_t rows = tile.rows - first < rows_at_once ? tile.rows - first : rows_at_once;
             const int64_t n = rows * tile.cols;
-            for (int64_t r = 0; r < rows; ++r)
-                for (int64_t c = 0; c < tile.cols; ++c)
-                    factors[r * tile.cols + c] = static_cast<const T *>(out.factors)[first + r];
-            for (int64_t i = 0; i < n + kLanes; ++i) terms[i] = 0;
-            for (int64_t i = n; i < n + kLanes; ++i) factors[i] = 0;
-            add_terms(tile.t + first * tile.t_stride, tile.p + first * tile.p_stride, n, factors, clip, terms, target_of(out, first));
+            repeat_factors(static_cast<const T *>(out.factors) + first, rows, tile.cols, factors);
+            add_terms<true>(tile.t + first * tile.t_stride, tile.p + first * tile.p_stride, n, factors, clip, terms, target_of(out, first));
             for (int64_t i = n; i < n + kLanes; ++i) terms[i] = 0;  // absent elements add +-0: what follows wants +0
             Base::sum_rows_of_terms(terms, rows, tile.cols, sums + first);
         }
+    }
+
+    // Each row's factor, once for each of its elements, in whole vectors: the next row overwrites what is too much.
+    static void repeat_factors(const T *factors, int64_t rows, int64_t cols, T *repeated) {
+        for (int64_t r = 0; r < rows; ++r, repeated += cols)
+            for (int64_t c = 0; c < cols; c += V::lanes) V::splat(factors[r]).store(repeated + c);
     }
 
     static void row_gradients(const Tile &tile, Clip bounds, const GradientTile &out, double *sums) {
@@ -189,7 +193,7 @@ struct Gradients : Sums<Load, General> {
             const int64_t last = tile.rows - first < Base::kRowsInTerms ? tile.rows : first + Base::kRowsInTerms;
             for (int64_t c = 0; c < tile.cols; c += V::lanes) V::splat(0).store(terms + c);
             for (int64_t r = first; r < last; ++r)
-                add_terms(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, factors, clip, terms, target_of(out, r));
+                add_terms<false>(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, factors, clip, terms, target_of(out, r));
             if constexpr (kValue) Base::add_to_columns(terms, tile.cols, sums);
         }
     }

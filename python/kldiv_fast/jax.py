@@ -1,0 +1,319 @@
+"""Kullback-Leibler divergence of JAX arrays: :func:`kl`, to differentiate once and to transform.
+
+On a CPU the core runs inside XLA's program, called through XLA's foreign function interface; on
+other devices it is the same formula in ``jax.numpy``. Only this module imports JAX. :func:`rows` is
+for the other adapters.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from kldiv_fast import _core, _kl
+
+try:
+    import jax
+    import jax.ffi
+    import jax.numpy as jnp
+except ImportError as error:
+    raise ImportError("kldiv_fast.jax needs JAX: pip install 'kldiv_fast[jax]'") from error
+
+__all__ = ["kl"]
+
+_OPERANDS = ("y_true", "y_pred")  # what may be differentiated, in the order of every pair here
+
+for _name, _handler in _core.xla_handlers().items():
+    try:
+        jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
+    except Exception as error:
+        raise ImportError(
+            f"kldiv_fast.jax can't be used with JAX {jax.__version__}, which refuses its "
+            f"functions: {error}"
+        ) from error
+
+
+def kl(
+    y_true,
+    y_pred,
+    *,
+    axis=-1,
+    reduction="mean",
+    sample_weight=None,
+    mask=None,
+    epsilon=1e-7,
+):
+    """Kullback-Leibler divergence of probability distributions, in nats, on JAX arrays.
+
+    What :func:`kldiv_fast.kl` computes, with the same arguments, as a function that JAX can
+    differentiate and transform::
+
+        t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
+        row = sum over `axis` of  t * log(t / p)
+        result = reduction over the rows of  sample_weight * row
+
+        d row / d y_true = log(t / p) + 1      d row / d y_pred = -t / p
+
+    Parameters
+    ----------
+    y_true, y_pred : array_like, of shapes (..., classes) that broadcast
+        The distributions: float16, bfloat16, float32 or float64, or integers or bools.
+        A 0-d or 1-d input is one row.
+    axis : int or tuple of int, default -1
+        The class axes, of the shape that the two broadcast to. Static under ``jax.jit``, as are
+        `reduction` and `epsilon`.
+    reduction : str or None, default "mean"
+        "mean", "sum_over_batch_size", "sum", "none", None, "mean_with_sample_weight" or
+        "batchmean", as in :func:`kldiv_fast.kl`.
+    sample_weight : array_like, optional
+        A weight for each row, of a shape that broadcasts with the rows. As in Keras, ranks that
+        differ by one trailing axis of length 1 are made equal first.
+    mask : array_like of bool or integers, optional
+        False (0) where a row counts as 0, whatever it holds. A mean is then over the rows that
+        count.
+    epsilon : float in [0, 1) or None, default 1e-7
+        Lower bound of the clip. None: no clip.
+
+    Returns
+    -------
+    jax.Array
+        Of no axes, or of the rows' shape with ``reduction="none"``. float64 where
+        :func:`kldiv_fast.kl` gives it and ``jax_enable_x64`` is set; otherwise float32, for float16
+        and bfloat16 too. Gradients have the dtype of the input that they belong to.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not broadcast, or an argument has a value that is not in its range.
+    TypeError
+        If an argument is of a type or dtype that is not among those above; from JAX, for
+        forward-mode differentiation (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``).
+
+    Notes
+    -----
+    Where the clip is at work the gradient is 0. At its very bounds it is that of the inside, as in
+    TensorFlow and PyTorch; differentiating ``jnp.clip`` gives half of it there. A masked row, and
+    one whose cotangent is 0, has a gradient of 0, whatever it holds.
+
+    Derivatives are reverse-mode and first alone: asked for a second one, JAX raises a ValueError
+    that names ``kldiv_fast_grad_...``. -t/p can exceed float16's range.
+
+    On CPU devices the rows and their gradients are two calls of the core, with its accuracy and its
+    threads (:func:`kldiv_fast.set_num_threads`). They read what XLA holds without a copy, if the
+    classes lie along the last axis and nothing broadcasts; otherwise XLA makes one. Only gradients
+    that are asked for are computed. A call can't be interrupted by Ctrl-C. On GPUs and TPUs
+    ``jax.numpy`` computes the formula, with their rounding; which of the two it is is decided when
+    a program is lowered for its platform. Under ``jax.jit`` XLA gathers inputs that are sharded
+    over several CPU devices; under ``jax.shard_map`` each device works on its own rows.
+
+    Rows are summed up by XLA, in float32 if that is their dtype.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from kldiv_fast.jax import kl
+    >>> y_true = jnp.array([[0.0, 1.0], [0.0, 0.0]])
+    >>> y_pred = jnp.array([[0.6, 0.4], [0.4, 0.6]])
+    >>> print(f"{kl(y_true, y_pred):.6f}")
+    0.458143
+    >>> gradient = jax.jit(jax.grad(kl, argnums=1))(y_true, y_pred)
+    >>> print(f"{gradient[0, 1]:.4f}")
+    -1.2500
+    """
+    _kl._check_reduction(reduction)
+    epsilon = _kl._check_epsilon(epsilon)
+    true, pred = _as_arrays(y_true, y_pred)
+    true, pred = _kl._match_ranks(true, pred)
+    shape = _kl._broadcast_shape(true, pred)
+    axes = _kl._check_axes(axis, len(shape))
+    true, pred = (_rows_by_classes(x, shape, axes) for x in (true, pred))
+    values = rows(true, pred, epsilon)
+    weights = _kl._Weights(None, None, 1.0)
+    if sample_weight is not None or mask is not None:
+        weights = _read_weights(sample_weight, mask, reduction, values.dtype)
+        values, _, _, weights = _kl._attach_weights(values, values, values.shape, weights)
+    return _reduce(values, weights, reduction)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rows(y_true, y_pred, epsilon):
+    """Row values over the last axis, of two arrays of one shape and floating dtype.
+
+    They are float64 for float64, else float32. Differentiable once, in reverse mode.
+    """
+    return _rows(y_true, y_pred, epsilon=epsilon)
+
+
+# ---- rows and their gradients ----
+
+
+def _forward(y_true, y_pred, epsilon):
+    # JAX says which operands are differentiated. The answer has to be static, so it goes to
+    # _backward in the structure of the residuals: as a dictionary's keys, with nothing behind them.
+    operands = dict(zip(_OPERANDS, (y_true, y_pred), strict=True))
+    wanted = {name: () for name, operand in operands.items() if operand.perturbed}
+    y_true, y_pred = y_true.value, y_pred.value
+    return rows(y_true, y_pred, epsilon), (y_true, y_pred, wanted)
+
+
+def _backward(epsilon, residuals, upstream):
+    y_true, y_pred, wanted = residuals
+    if isinstance(upstream, jax.custom_derivatives.SymbolicZero) or not wanted:
+        return None, None
+    wanted = tuple(name for name in _OPERANDS if name in wanted)
+    found = _gradients(y_true, y_pred, upstream, epsilon=epsilon, wanted=wanted)
+    found = dict(zip(wanted, found, strict=True))
+    return tuple(found.get(name) for name in _OPERANDS)
+
+
+rows.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.jit, static_argnames="epsilon")
+def _rows(y_true, y_pred, *, epsilon):
+    core = functools.partial(_core_rows, epsilon)
+    formula = functools.partial(_formula_rows, epsilon)
+    return jax.lax.platform_dependent(y_true, y_pred, cpu=core, default=formula)
+
+
+@functools.partial(jax.jit, static_argnames=("epsilon", "wanted"))
+def _gradients(y_true, y_pred, upstream, *, epsilon, wanted):
+    core = functools.partial(_core_gradients, epsilon, wanted)
+    formula = functools.partial(_formula_gradients, epsilon, wanted)
+    found = jax.lax.platform_dependent(y_true, y_pred, upstream, cpu=core, default=formula)
+    return [gradient.astype(y_true.dtype) for gradient in found]
+
+
+def _core_rows(epsilon, y_true, y_pred):
+    formula = functools.partial(_formula_rows, epsilon)
+    return _call("kldiv_fast_rows", epsilon, formula, y_true, y_pred)
+
+
+def _core_gradients(epsilon, wanted, *operands):
+    name = "kldiv_fast_grad_" + ("both" if len(wanted) == 2 else wanted[0])
+    formula = functools.partial(_formula_gradients, epsilon, wanted)
+    return _call(name, epsilon, formula, *operands)
+
+
+def _call(name, epsilon, formula, *operands):
+    # The results have the formula's types, and what else JAX keeps with a type: where in a mesh
+    # of devices it varies.
+    results = jax.eval_shape(formula, *operands)
+    # Rows are independent of each other: a batch of inputs is an input with more rows.
+    call = jax.ffi.ffi_call(name, results, vmap_method="broadcast_all")
+    return call(*operands, epsilon=np.float64(-1.0 if epsilon is None else epsilon))
+
+
+def _formula_rows(epsilon, y_true, y_pred):
+    t, p = _clip(epsilon, y_true), _clip(epsilon, y_pred)
+    terms = jnp.where((t == 0) & (p >= 0), 0, t * jnp.log(t / p))
+    terms = jnp.where((t < 0) | (p < 0), jnp.inf, terms)
+    return jnp.where(jnp.isnan(t) | jnp.isnan(p), jnp.nan, terms).sum(axis=-1)
+
+
+def _formula_gradients(epsilon, wanted, y_true, y_pred, upstream):
+    t, p = _clip(epsilon, y_true), _clip(epsilon, y_pred)
+    factor = upstream[..., jnp.newaxis]
+    known = ~(jnp.isnan(t) | jnp.isnan(p))
+    still = (factor == 0) | (known & ((t <= 0) | (p <= 0)))  # where the row doesn't vary
+
+    def gradient(given, clipped, derivative):
+        beyond = (given < clipped) | (given > clipped)
+        return jnp.where(still | beyond, 0, factor * derivative)
+
+    formulas = {
+        "y_true": lambda: gradient(y_true, t, jnp.log(t / p) + 1),
+        "y_pred": lambda: gradient(y_pred, p, -t / p),
+    }
+    return [formulas[name]() for name in wanted]
+
+
+def _clip(epsilon, x):
+    x = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
+    return x if epsilon is None else jnp.clip(x, epsilon, 1)
+
+
+# ---- arrays ----
+
+
+def _as_array(x, name):
+    """`x` as a JAX array of a dtype that :func:`kldiv_fast.kl` takes too."""
+    if not isinstance(x, jax.Array):
+        x = _kl._as_array(x, name)
+    dtype = x.dtype
+    if not (dtype.kind in "biu" or dtype in _FLOATS):
+        _kl._refuse(
+            name,
+            f"of dtype {dtype}",
+            "float16, bfloat16, float32, float64, an integer type or bool: convert it with astype",
+        )
+    return jnp.asarray(x)
+
+
+_FLOATS = tuple(map(np.dtype, (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)))
+
+
+def _as_arrays(y_true, y_pred):
+    """Both, in the one dtype that the core reads them in."""
+    true, pred = _as_array(y_true, "y_true"), _as_array(y_pred, "y_pred")
+    if not _kl._is_float(pred.dtype):
+        pred = pred.astype(jax.dtypes.canonicalize_dtype(jnp.float64))
+    if not _kl._is_float(true.dtype) or _kl._is_sequence(y_true):
+        true = true.astype(pred.dtype)
+    if true.dtype != pred.dtype:
+        wide = _kl._result_dtype(true.dtype, pred.dtype)
+        true, pred = true.astype(wide), pred.astype(wide)
+    return true, pred
+
+
+def _rows_by_classes(x, shape, axes):
+    """`x` broadcast to `shape`, its class axes made one and moved to the end."""
+    x = _kl._classes_last(jnp.broadcast_to(x, shape), len(shape), axes)
+    batch = x.shape[: len(shape) - len(axes)]
+    return x.reshape(*batch, math.prod(x.shape[len(batch) :]))
+
+
+# ---- weights, masks, reductions ----
+
+
+def _read_weights(sample_weight, mask, reduction, dtype):
+    weight, scale = None, 1.0
+    if sample_weight is not None:
+        weight = _as_array(sample_weight, "sample_weight").astype(dtype)
+    if mask is not None:
+        mask = _as_array(mask, "mask")
+        if mask.dtype.kind not in "biu":
+            _kl._refuse(
+                "mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked"
+            )
+        mask = mask.astype(bool)
+        if reduction in ("mean", "sum_over_batch_size"):
+            scale = _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))
+        if weight is not None:
+            mask, weight = _kl._match_mask(mask, weight)
+    return _kl._Weights(weight, mask, scale)
+
+
+def _reduce(values, weights, reduction):
+    weight = weights.weight
+    if weights.mask is not None:
+        values = jnp.where(weights.mask, values, 0)
+        ones = jnp.ones((), values.dtype)
+        weight = jnp.where(weights.mask, ones if weight is None else weight, 0)
+    if weight is not None:
+        values = values * weight
+    if _kl.is_none(reduction):
+        return values
+    total = values.sum() * weights.scale
+    if reduction == "sum":
+        return total
+    if reduction == "mean_with_sample_weight" and values.ndim and weight is not None:
+        return _divide(total, weight.sum())
+    count = values.shape[:1] if reduction == "batchmean" else values.shape
+    return total / max(1, math.prod(count))
+
+
+def _divide(total, divisor):
+    """Their quotient; 0 over 0, with a gradient of 0."""
+    return jnp.where(divisor == 0, 0, total / jnp.where(divisor == 0, 1, divisor))

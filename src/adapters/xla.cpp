@@ -1,0 +1,141 @@
+// kldiv_run as a handler of XLA's typed foreign function interface: buffers in, buffers out. XLA calls it from a thread of
+// its own, without the GIL; nothing here knows Python. Every fact that memory safety rests on is checked.
+#include "xla.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kldiv.h"
+#include "xla_abi.hpp"
+
+using namespace xla_abi;
+
+namespace {
+
+Error *fail(const CallFrame *frame, ErrorCode code, const char *message) {
+    ErrorArgs args = {sizeof(ErrorArgs), nullptr, message, code};
+    return frame->api->create_error(&args);
+}
+
+// What we use of the ABI is the same in all versions from 0.1 on, so an older XLA is answered with its own version. (XLA's
+// first versions ask without the table of functions that tells theirs.)
+int minor_version(const Api *api) {
+    if (api == nullptr) return kOldestMinor;
+    return api->version.major == kMajor ? std::min(api->version.minor, kMinor) : kMinor;
+}
+
+// When a handler is registered XLA calls it once, to ask what it was built for. XLA takes versions from some oldest one
+// up to its own, and refuses others.
+bool answer_metadata(const CallFrame *frame) {
+    for (Extension *extension = frame->extensions; extension != nullptr; extension = extension->next) {
+        if (extension->type != kExtensionMetadata) continue;
+        Metadata &metadata = *reinterpret_cast<MetadataExtension *>(extension)->metadata;
+        metadata.version.major = kMajor;
+        metadata.version.minor = minor_version(frame->api);
+        metadata.traits = 0;
+        return true;
+    }
+    return false;
+}
+
+// The kernel dtypes, as XLA numbers them.
+bool read_dtype(DataType type, kldiv_dtype &dtype) {
+    switch (type) {
+        case kF32: dtype = KLDIV_FLOAT32; return true;
+        case kF64: dtype = KLDIV_FLOAT64; return true;
+        case kF16: dtype = KLDIV_FLOAT16; return true;
+        case kBF16: dtype = KLDIV_BFLOAT16; return true;
+    }
+    return false;
+}
+
+bool read_epsilon(const Attrs &attrs, double &epsilon) {
+    constexpr char name[] = "epsilon";
+    constexpr size_t size = sizeof(name) - 1;
+    for (int64_t i = 0; i < attrs.size; ++i) {
+        if (attrs.names[i]->size != size || std::memcmp(attrs.names[i]->data, name, size) != 0) continue;
+        const Scalar &scalar = *static_cast<const Scalar *>(attrs.values[i]);
+        if (attrs.types[i] != kAttrScalar || scalar.dtype != kF64) return false;
+        std::memcpy(&epsilon, scalar.value, sizeof(epsilon));
+        return epsilon < 1;
+    }
+    return false;
+}
+
+const Buffer *argument(const CallFrame *frame, int64_t i) { return static_cast<const Buffer *>(frame->args.values[i]); }
+const Buffer *result(const CallFrame *frame, int64_t i) { return static_cast<const Buffer *>(frame->rets.values[i]); }
+
+bool all_buffers(const CallFrame *frame, int64_t args, int64_t rets) {
+    return frame->args.size == args && frame->rets.size == rets &&
+           std::all_of(frame->args.types, frame->args.types + args, [](ArgType type) { return type == kArgBuffer; }) &&
+           std::all_of(frame->rets.types, frame->rets.types + rets, [](RetType type) { return type == kRetBuffer; });
+}
+
+bool is_like(const Buffer *buffer, DataType dtype, const int64_t *dims, int64_t rank) {
+    return buffer->dtype == dtype && buffer->rank == rank && std::equal(dims, dims + rank, buffer->dims);
+}
+
+struct Wanted {
+    bool rows;
+    bool grad_y_true;
+    bool grad_y_pred;
+};
+
+Error *run(const CallFrame *frame, Wanted wanted) {
+    if (answer_metadata(frame)) return nullptr;
+    if (frame->struct_size < sizeof(CallFrame))
+        return fail(frame, kInternal, "kldiv_fast: this XLA's call frame is older than any that is known");
+
+    const bool gradients = !wanted.rows;
+    if (!all_buffers(frame, gradients ? 3 : 2, wanted.rows + wanted.grad_y_true + wanted.grad_y_pred))
+        return fail(frame, kInvalidArgument, "kldiv_fast: wrong number of operands or results");
+    const Buffer *y_true = argument(frame, 0), *y_pred = argument(frame, 1);
+    const int64_t rank = y_true->rank, *dims = y_true->dims;
+    kldiv_dtype dtype;
+    if (rank < 1 || !read_dtype(y_true->dtype, dtype) || !is_like(y_pred, y_true->dtype, dims, rank))
+        return fail(frame, kInvalidArgument, "kldiv_fast: y_true and y_pred must have one shape and floating dtype");
+    const DataType wide = dtype == KLDIV_FLOAT64 ? kF64 : kF32;
+    if (gradients && !is_like(argument(frame, 2), wide, dims, rank - 1))
+        return fail(frame, kInvalidArgument, "kldiv_fast: upstream must have the rows' shape and dtype");
+    for (int64_t i = 0; i < frame->rets.size; ++i)
+        if (!is_like(result(frame, i), wide, dims, gradients ? rank : rank - 1))
+            return fail(frame, kInvalidArgument, "kldiv_fast: a result has the wrong shape or dtype");
+    double epsilon = 0;
+    if (!read_epsilon(frame->attrs, epsilon))
+        return fail(frame, kInvalidArgument, "kldiv_fast: epsilon must be a float64 below 1");
+
+    int64_t rows = 1;
+    for (int64_t i = 0; i + 1 < rank; ++i) rows *= dims[i];
+    const int64_t classes = dims[rank - 1];
+    const int64_t in = dtype == KLDIV_FLOAT64 ? 8 : dtype == KLDIV_FLOAT32 ? 4 : 2;
+    const int64_t out = dtype == KLDIV_FLOAT64 ? 8 : 4;
+
+    kldiv_problem problem{};
+    problem.batch_ndim = 1;
+    problem.class_ndim = 1;
+    problem.batch[0] = {rows, classes * in, classes * in, 0, 0, out, out, classes * out, classes * out};
+    problem.classes[0] = {classes, in, in, 0, 0, 0, 0, out, out};
+    problem.y_true = {y_true->data, dtype, 0};
+    problem.y_pred = {y_pred->data, dtype, 0};
+    problem.clip = epsilon >= 0;
+    problem.epsilon = problem.clip ? epsilon : 0;
+    problem.out_dtype = problem.grad_dtype = wide == kF64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
+    int64_t next = 0;
+    if (gradients) problem.upstream = {argument(frame, 2)->data, problem.grad_dtype, 0};
+    if (wanted.rows) problem.out = result(frame, next++)->data;
+    if (wanted.grad_y_true) problem.grad_y_true = result(frame, next++)->data;
+    if (wanted.grad_y_pred) problem.grad_y_pred = result(frame, next++)->data;
+    switch (kldiv_run(&problem, nullptr)) {
+        case KLDIV_OK: return nullptr;
+        case KLDIV_NO_MEMORY: return fail(frame, kResourceExhausted, "kldiv_fast: out of memory");
+        case KLDIV_INTERRUPTED: break;  // nothing polls
+    }
+    return fail(frame, kInternal, "kldiv_fast: interrupted");
+}
+
+}  // namespace
+
+Error *xla_rows(CallFrame *frame) { return run(frame, {true, false, false}); }
+Error *xla_grad_y_true(CallFrame *frame) { return run(frame, {false, true, false}); }
+Error *xla_grad_y_pred(CallFrame *frame) { return run(frame, {false, false, true}); }
+Error *xla_grad_both(CallFrame *frame) { return run(frame, {false, true, true}); }

@@ -1,0 +1,587 @@
+"""kldiv_fast.jax: values, gradients, transformations, errors, and the ABI between it and XLA."""
+
+import doctest
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+
+import kldiv_fast
+import numpy as np
+import pytest
+from oracle import distributions
+from processes import printed, run_python
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+import kldiv_fast.jax as adapter
+from jax.test_util import check_grads
+from kldiv_fast.jax import kl
+
+ROOT = pathlib.Path(__file__).parent.parent
+HALF_AND_SINGLE = (jnp.float16, jnp.bfloat16, jnp.float32)
+
+
+def formula(y_true, y_pred):
+    """Keras's, in plain jax.numpy."""
+    t, p = jnp.clip(y_true, 1e-7, 1), jnp.clip(y_pred, 1e-7, 1)
+    return jnp.mean(jnp.sum(t * jnp.log(t / p), axis=-1))
+
+
+@pytest.fixture
+def pair(rng):
+    return distributions(rng, (37, 130)), distributions(rng, (37, 130))
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+# ---- values ----
+
+
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-3, 0, None])
+def test_rows_have_the_bits_of_kl(pair, dtype, epsilon):
+    true, pred = (x.astype(dtype) for x in pair)
+    ours = kl(true, pred, reduction="none", epsilon=epsilon)
+    assert isinstance(ours, jax.Array)
+    assert ours.dtype == np.float32
+    expected = kldiv_fast.kl(true, pred, reduction="none", epsilon=epsilon)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_float64(x64, pair):
+    true, pred = (x.astype(np.float64) for x in pair)
+    ours = kl(true, pred, reduction="none")
+    assert ours.dtype == np.float64
+    np.testing.assert_array_equal(ours, kldiv_fast.kl(true, pred, reduction="none"))
+    mixed = kl(true, pair[1], reduction="none")
+    np.testing.assert_array_equal(mixed, kldiv_fast.kl(true, pair[1], reduction="none"))
+    one_hot, probabilities = [[0, 1]], [[0.25, 0.75]]
+    assert kl(one_hot, probabilities) == kldiv_fast.kl(one_hot, probabilities)
+
+
+def test_jax_own_formula(pair):
+    np.testing.assert_allclose(kl(*pair), formula(*pair), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("true", "pred"),
+    [
+        ((5, 7), (7,)),
+        ((7,), (5, 7)),
+        ((3, 1, 7), (5, 7)),
+        ((5, 1), (5, 7)),
+        ((5, 7, 1), (5, 7)),
+        ((7,), (7,)),
+        ((), ()),
+        ((0, 7), (0, 7)),
+        ((4, 0), (4, 0)),
+    ],
+)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batchmean"])
+def test_shapes(rng, true, pred, reduction):
+    true, pred = (rng.random(shape, dtype=np.float32) for shape in (true, pred))
+    ours = kl(true, pred, reduction=reduction)
+    expected = kldiv_fast.kl(true, pred, reduction=reduction)
+    assert ours.shape == np.shape(expected)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), (1, 2), (0, 1, 2)])
+def test_axes(rng, axis):
+    true, pred = (distributions(rng, (4, 6, 9)) for _ in range(2))
+    ours = kl(true, pred, axis=axis, reduction="none")
+    expected = kldiv_fast.kl(true, pred, axis=axis, reduction="none")
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("types", [(np.int32, np.float32), (bool, np.float16), (np.int8, np.int8)])
+def test_other_types(rng, types):
+    true, pred = (rng.integers(0, 2, (6, 5)).astype(dtype) for dtype in types)
+    np.testing.assert_allclose(kl(true, pred), kldiv_fast.kl(true, pred), rtol=1e-6)
+
+
+REDUCTIONS = ["mean", "sum_over_batch_size", "mean_with_sample_weight", "batchmean", "sum", "none"]
+ROWS = (4, 6)
+WEIGHTS = [((4, 1), None), (None, (4, 1))] + [  # sample_weight's shape, mask's
+    (weight, mask)
+    for weight in (None, (4, 6), (6,), ())
+    for mask in (None, (4, 6), (6,), (4, 6, 1), ())
+    if (weight, mask) != ((6,), (4, 6, 1))  # which do not broadcast
+]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("weight", "mask"), WEIGHTS)
+def test_weights_and_masks(rng, reduction, weight, mask):
+    true, pred = (distributions(rng, (*ROWS, 9)) for _ in range(2))
+    options = {}
+    if weight is not None:
+        options["sample_weight"] = rng.random(weight, dtype=np.float32)
+    if mask is not None:
+        options["mask"] = rng.random(mask) < 0.6
+    expected = kldiv_fast.kl(true, pred, reduction=reduction, **options)
+    ours = functools.partial(kl, reduction=reduction)
+    np.testing.assert_allclose(ours(true, pred, **options), expected, rtol=2e-6)
+    jitted = jax.jit(ours)
+    np.testing.assert_allclose(jitted(true, pred, **options), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("weight", [(4,), (4, 1)])
+def test_one_weight_for_each_of_4_rows(rng, weight):
+    true, pred = (distributions(rng, (4, 9)) for _ in range(2))
+    weight = rng.random(weight, dtype=np.float32)
+    for axes in ((4, 9), (4, 1, 9)):
+        a, b = true.reshape(axes), pred.reshape(axes)
+        expected = kldiv_fast.kl(a, b, sample_weight=weight, reduction="none")
+        np.testing.assert_allclose(
+            kl(a, b, sample_weight=weight, reduction="none"), expected, rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_with_sample_weight"])
+def test_nothing_counts(pair, reduction):
+    def loss(pred):
+        return kl(pair[0], pred, mask=np.zeros(37, bool), reduction=reduction)
+
+    value, gradient = jax.value_and_grad(loss)(pair[1])
+    assert value == 0
+    assert not gradient.any()
+
+
+# ---- gradients ----
+
+
+@pytest.mark.parametrize("argnums", [0, 1, (0, 1)])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_gradient_beside_jax_own(pair, argnums, transform):
+    ours = transform(jax.grad(kl, argnums))(*pair)
+    expected = jax.grad(formula, argnums)(*pair)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), ours, expected
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"axis": 0},
+        {"axis": (0, 1), "reduction": "sum"},
+        {"epsilon": None},
+        {"sample_weight": np.arange(1.0, 5.0), "reduction": "mean_with_sample_weight"},
+        {"mask": np.array([1, 0, 1, 1]), "reduction": "none"},
+    ],
+    ids=str,
+)
+def test_finite_differences(x64, rng, options):
+    true, pred = (rng.uniform(0.2, 0.9, (4, 6)) for _ in range(2))
+    loss = functools.partial(kl, **options)
+    check_grads(loss, (true, pred), order=1, modes=["rev"])
+    check_grads(jax.jit(loss), (true, pred), order=1, modes=["rev"])
+
+
+def test_finite_differences_in_the_weight(x64, rng):
+    true, pred = (distributions(rng, (4, 6), np.float64) for _ in range(2))
+    for reduction in REDUCTIONS:
+
+        def loss(weight, reduction=reduction):
+            return kl(true, pred, sample_weight=weight, reduction=reduction)
+
+        check_grads(loss, (rng.random(4),), order=1, modes=["rev"])
+
+
+def test_broadcast_gradients(x64, rng):
+    true, pred = (rng.uniform(0.2, 0.9, shape) for shape in ((3, 1, 6), (5, 6)))
+    check_grads(kl, (true, pred), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
+def test_gradients_have_the_input_dtype(pair, dtype):
+    true, pred = (jnp.asarray(x, dtype) + 2**-6 for x in pair)
+    ours = jax.grad(kl, (0, 1))(true, pred)
+    wide = jax.grad(kl, (0, 1))(true.astype(np.float32), pred.astype(np.float32))
+    for gradient, expected in zip(ours, wide, strict=True):
+        assert gradient.dtype == dtype
+        np.testing.assert_array_equal(gradient, expected.astype(dtype))
+
+
+def test_one_float16_beside_a_float32(pair):
+    true, pred = jnp.asarray(pair[0], jnp.float16), jnp.asarray(pair[1])
+    first, second = jax.grad(kl, (0, 1))(true, pred)
+    assert (first.dtype, second.dtype) == (jnp.float16, jnp.float32)
+
+
+def test_the_clip_and_its_bounds():
+    epsilon = np.float32(1e-7)
+    pred = np.array([[0, epsilon, 0.5, 1, 1.5, -1]], np.float32)
+    true = np.full_like(pred, 0.5)
+    gradient = jax.grad(kl, argnums=1)(true, pred)
+    np.testing.assert_allclose(gradient, [[0, -0.5 / epsilon, -1, -0.5, 0, 0]], rtol=1e-6)
+    gradient = jax.grad(kl, argnums=0)(pred, true)
+    inside = np.log(pred[0, 1:4] / 0.5) + 1
+    np.testing.assert_allclose(gradient, [[0, *inside, 0, 0]], rtol=1e-5)
+
+
+def test_a_masked_row_is_nowhere(pair):
+    true, pred = pair
+    pred[3] = np.nan
+    mask = np.arange(37) != 3
+    value, gradient = jax.value_and_grad(kl, 1)(true, pred, mask=mask)
+    np.testing.assert_allclose(value, kldiv_fast.kl(true, pred, mask=mask), rtol=1e-6)
+    assert not gradient[3].any()
+    assert np.isfinite(gradient).all()
+    weights = jax.grad(lambda w: kl(true, pred, mask=mask, sample_weight=w))(jnp.ones(37))
+    assert np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize(
+    ("argnums", "name"), [(0, "grad_y_true"), (1, "grad_y_pred"), ((0, 1), "grad_both")]
+)
+def test_only_the_wanted_gradient_is_computed(pair, argnums, name):
+    def loss(true, pred):
+        return jax.jit(kl)(true, pred)  # through a jit of the caller's too
+
+    program = jax.jit(jax.grad(loss, argnums)).lower(*pair).as_text()
+    calls = {word for word in program.split() if word.startswith("@kldiv_fast_grad")}
+    assert [word.split("(")[0] for word in calls] == [f"@kldiv_fast_{name}"]
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_second_derivative_is_an_error(pair, argnums, transform):
+    def first(*operands):
+        return jax.grad(kl, argnums[0])(*operands).sum()
+
+    with pytest.raises(ValueError, match=r"kldiv_fast_grad_y_.* cannot be differentiated"):
+        transform(jax.grad(first, argnums[1]))(*pair)
+
+
+@pytest.mark.parametrize(
+    "derivative", [jax.hessian, jax.jacfwd, lambda f, i: lambda *x: jax.jvp(f, x, x)]
+)
+def test_forward_mode_is_an_error(pair, derivative):
+    with pytest.raises(TypeError, match="forward-mode"):
+        derivative(kl, 1)(*pair)
+
+
+# ---- transformations ----
+
+
+@pytest.mark.parametrize("in_axes", [(0, 0), (None, 0), (0, None), (1, 1)])
+def test_vmap(rng, in_axes):
+    shapes = [(5, 6, 9) if axis is not None else (6, 9) for axis in in_axes]
+    true, pred = (distributions(rng, shape) for shape in shapes)
+    count = 6 if in_axes == (1, 1) else 5
+
+    def at(x, axis, i):
+        return x if axis is None else np.take(x, i, axis)
+
+    pairs = [(at(true, in_axes[0], i), at(pred, in_axes[1], i)) for i in range(count)]
+    values = jax.vmap(kl, in_axes)(true, pred)
+    np.testing.assert_allclose(values, [kl(*each) for each in pairs], rtol=1e-6)
+    gradient = jax.vmap(jax.grad(kl, 1), in_axes)(true, pred)
+    np.testing.assert_array_equal(gradient, [jax.grad(kl, 1)(*each) for each in pairs])
+    summed = jax.grad(lambda *x: jax.vmap(kl, in_axes)(*x).sum(), 1)(true, pred)
+    expected = gradient.sum(0) if in_axes[1] is None else np.moveaxis(gradient, 0, in_axes[1])
+    np.testing.assert_allclose(summed, expected, rtol=1e-6)
+
+
+def test_nested_vmap(rng):
+    true, pred = (distributions(rng, (3, 4, 9)) for _ in range(2))
+    rows = jax.jit(jax.vmap(jax.vmap(kl)))(true, pred)
+    np.testing.assert_array_equal(rows, kldiv_fast.kl(true, pred, reduction="none"))
+
+
+def test_scan(pair):
+    true, start = map(jnp.asarray, pair)
+
+    def step(pred, _):
+        value, gradient = jax.value_and_grad(kl, argnums=1)(true, pred)
+        return pred - 1e-6 * gradient, value
+
+    end, values = jax.jit(lambda x: jax.lax.scan(step, x, length=20))(start)
+    pred = start
+    for value in values:
+        assert value == jax.jit(kl)(true, pred)
+        pred, _ = jax.jit(step)(pred, None)
+    np.testing.assert_allclose(end, pred, rtol=1e-6)
+    through = jax.jit(jax.grad(lambda x: jax.lax.map(lambda r: kl(true[0], r), x).sum()))(start)
+    np.testing.assert_allclose(through, jax.vmap(jax.grad(kl, 1), (None, 0))(true[0], start))
+
+
+def test_checkpoint_and_donation(pair):
+    expected = jax.grad(kl, 1)(*pair)
+    np.testing.assert_array_equal(jax.grad(jax.checkpoint(kl), 1)(*pair), expected)
+    donating = jax.jit(jax.grad(kl, 1), donate_argnums=1)
+    true, pred = map(jnp.asarray, pair)
+    np.testing.assert_array_equal(donating(true, pred + 0), expected)
+
+
+@pytest.mark.parametrize("isa", kldiv_fast.available_isas(), indirect=True)
+def test_the_isa_is_the_core_own(isa, pair):
+    ours = jax.jit(functools.partial(kl, reduction="none"))(*pair)
+    np.testing.assert_array_equal(ours, kldiv_fast.kl(*pair, reduction="none"))
+
+
+SHARDED = """
+import jax, numpy as np, kldiv_fast
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from kldiv_fast.jax import kl
+mesh = Mesh(jax.devices(), ("batch",))
+assert len(jax.devices()) == 2
+rng = np.random.default_rng(0)
+arrays = [rng.random((64, 100), dtype=np.float32) for _ in range(2)]
+expected = jax.jit(jax.value_and_grad(kl, 1))(*arrays)
+for spec in (P("batch"), P(None, "batch"), P()):
+    sharded = jax.device_put(arrays, NamedSharding(mesh, spec))
+    value, gradient = jax.jit(jax.value_and_grad(kl, 1))(*sharded)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(gradient, expected[1])
+
+def local(true, pred):
+    value, gradient = jax.value_and_grad(kl, 1)(true, pred)
+    return jax.lax.pmean(value, "batch"), gradient / 2
+
+both = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("batch"), out_specs=(P(), P("batch"))))
+sharded = jax.device_put(arrays, NamedSharding(mesh, P("batch")))
+value, gradient = both(*sharded)
+np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
+assert "all-gather" not in both.lower(*sharded).compile().as_text()
+print("done")
+"""
+
+
+def test_two_devices():
+    assert printed(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=2") == "done"
+
+
+THREADS = """
+import threading, jax, jax.numpy as jnp, numpy as np, kldiv_fast
+from kldiv_fast.jax import kl
+rng = np.random.default_rng(0)
+true, pred = (rng.random((700, 1000), dtype=np.float32) for _ in range(2))  # enough for a team
+
+@jax.jit
+def descend(pred):
+    def step(pred, _):
+        value, gradient = jax.value_and_grad(kl, 1)(true, pred)
+        return pred - gradient, value
+    return jax.lax.scan(step, pred, length=20)[1]
+
+expected = descend(pred)
+found = [None] * 4
+
+def work(i):
+    for _ in range(3):
+        kldiv_fast.kl(true, pred)
+        found[i] = np.asarray(descend(pred))
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(len(found))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for values in found: np.testing.assert_array_equal(values, expected)
+print("done")
+"""
+
+
+def test_python_threads_and_scan_never_hang():
+    assert printed(THREADS, OMP_NUM_THREADS="2") == "done"
+
+
+# ---- other devices ----
+
+
+def test_another_platform_gets_the_formula(pair):
+    program = jax.jit(jax.value_and_grad(kl, (0, 1)))
+    exported = jax.export.export(program, platforms=["cuda"])(*pair)
+    assert "custom_call" not in exported.mlir_module()
+    assert "custom_call" in program.lower(*pair).as_text()
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 0, None])
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
+def test_the_formula_is_the_core_meaning(rng, epsilon, dtype):
+    special = np.array([0, 1e-7, 1e-3, 0.5, 1, 1.5, -1, np.inf, -np.inf, np.nan])
+    true, pred = (x.ravel()[:, None].astype(dtype) for x in np.meshgrid(special, special))
+    upstream = np.float32(rng.random(len(true)))
+    upstream[::7] = 0
+    operands = (jnp.asarray(true), jnp.asarray(pred))
+    rows = adapter._formula_rows(epsilon, *operands)
+    np.testing.assert_allclose(rows, adapter.rows(*operands, epsilon), rtol=1e-5, atol=1e-12)
+    wanted = ("y_true", "y_pred")
+    ours = adapter._formula_gradients(epsilon, wanted, *operands, upstream)
+    core = adapter._gradients(*operands, upstream, epsilon=epsilon, wanted=wanted)
+    for a, b in zip(ours, core, strict=True):
+        a, b = np.asarray(a.astype(dtype), np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=2 * jnp.finfo(dtype).eps, atol=1e-6)
+
+
+# ---- errors ----
+
+
+def array(*shape, dtype=np.float32):
+    return np.full(shape, 0.5, dtype)
+
+
+@pytest.mark.parametrize(
+    ("operands", "options"),
+    [
+        ((array(2, 3), array(2, 4)), {}),
+        ((array(2, 3, dtype=np.complex64), array(2, 3)), {}),
+        ((array(2, 3), np.array([["a", "b", "c"]])), {}),
+        ((np.ma.masked_array(array(2, 3)), array(2, 3)), {}),
+        (([[0.5], [0.5, 0.5]], array(2, 3)), {}),
+        ((array(2, 3), array(2, 3)), {"axis": 2}),
+        ((array(2, 3), array(2, 3)), {"axis": "x"}),
+        ((array(2, 3), array(2, 3)), {"axis": (0, 0)}),
+        ((array(2, 3), array(2, 3)), {"epsilon": 1}),
+        ((array(2, 3), array(2, 3)), {"epsilon": -1e-7}),
+        ((array(2, 3), array(2, 3)), {"epsilon": "1e-7"}),
+        ((array(2, 3), array(2, 3)), {"epsilon": np.nan}),
+        ((array(2, 3), array(2, 3)), {"reduction": "average"}),
+        ((array(2, 3), array(2, 3)), {"sample_weight": array(3)}),
+        ((array(2, 3), array(2, 3)), {"sample_weight": array(2, dtype=np.complex64)}),
+        ((array(2, 3), array(2, 3)), {"mask": array(2)}),
+        ((array(2, 3), array(2, 3)), {"mask": array(3, dtype=bool)}),
+        (
+            (array(2, 3), array(2, 3)),
+            {"mask": array(3, dtype=bool), "sample_weight": array(2)},
+        ),
+    ],
+)
+def test_errors_are_those_of_kl(operands, options):
+    with pytest.raises((ValueError, TypeError)) as expected:
+        kldiv_fast.kl(*operands, **options)
+    with pytest.raises(expected.type) as ours:
+        kl(*operands, **options)
+    assert str(ours.value) == str(expected.value)
+
+
+def test_a_traced_epsilon_is_refused(pair):
+    with pytest.raises(TypeError, match=r"epsilon is of type .*Tracer"):
+        jax.jit(lambda epsilon: kl(*pair, epsilon=epsilon))(1e-7)
+
+
+def test_other_float_types_are_refused(pair):
+    with pytest.raises(TypeError, match="y_pred is of dtype float8_e5m2; expected float16"):
+        kl(pair[0], jnp.asarray(pair[1], jnp.float8_e5m2))
+
+
+@pytest.mark.parametrize(
+    ("name", "operands", "options", "message"),
+    [
+        ("rows", [(2, 3)], {}, "number of operands"),
+        ("rows", [(2, 3), (2, 4)], {}, "one shape"),
+        ("rows", [(3, 2), (3, 2)], {}, "a result has"),
+        ("rows", [(2, 3), (2, 3)], {"epsilon": np.float32(1e-7)}, "epsilon"),
+        ("rows", [(2, 3), (2, 3)], {"epsilon": np.float64(1)}, "epsilon"),
+        ("rows", [(2, 3), (2, 3)], {"other": np.float64(0)}, "epsilon"),
+        ("grad_y_pred", [(2, 3), (2, 3), (3,)], {}, "upstream"),
+        ("grad_both", [(2, 3), (2, 3), (2,)], {}, "number of operands"),
+    ],
+)
+def test_the_handler_checks_what_memory_safety_rests_on(name, operands, options, message):
+    result = jax.ShapeDtypeStruct((2,) if name == "rows" else (2, 3), np.float32)
+    call = jax.ffi.ffi_call(f"kldiv_fast_{name}", result)
+    options = options or {"epsilon": np.float64(1e-7)}
+    with pytest.raises(Exception, match=f"INVALID_ARGUMENT: kldiv_fast: .*{message}"):
+        call(*(jnp.ones(shape) for shape in operands), **options).block_until_ready()
+
+
+def test_a_missing_jax_names_the_extra():
+    done = run_python("import sys; sys.modules['jax'] = None; import kldiv_fast.jax")
+    assert done.returncode != 0
+    expected = "ImportError: kldiv_fast.jax needs JAX: pip install 'kldiv_fast[jax]'"
+    assert done.stderr.strip().splitlines()[-1] == expected
+
+
+def test_the_package_alone_imports_no_jax():
+    assert printed("import kldiv_fast, sys; print('jax' in sys.modules)") == "False"
+
+
+def test_the_example():
+    failures, tried = doctest.testmod(adapter)
+    assert tried > 0
+    assert failures == 0
+
+
+# ---- the ABI ----
+
+# Ours, XLA's, and for each field ours and XLA's. XLA's `extension_start` is `extensions` here.
+STRUCTS = [
+    ("Extension", "Extension_Base", "struct_size type next"),
+    ("Version", "Api_Version", "struct_size extensions major:major_version minor:minor_version"),
+    ("Metadata", "Metadata", "struct_size version:api_version traits"),
+    ("MetadataExtension", "Metadata_Extension", "base:extension_base metadata"),
+    ("ErrorArgs", "Error_Create_Args", "struct_size extensions message code:errc"),
+    (
+        "Api",
+        "Api",
+        "struct_size extensions version:api_version create_error:XLA_FFI_Error_Create",
+    ),
+    ("Buffer", "Buffer", "struct_size extensions dtype data rank dims"),
+    ("Args", "Args", "struct_size extensions size types values:args"),
+    ("Rets", "Rets", "struct_size extensions size types values:rets"),
+    ("ByteSpan", "ByteSpan", "data:ptr size:len"),
+    ("Scalar", "Scalar", "dtype value"),
+    ("Attrs", "Attrs", "struct_size extensions size types names values:attrs"),
+    ("CallFrame", "CallFrame", "struct_size extensions api context:ctx stage args rets attrs"),
+]
+NUMBERS = [
+    ("kMajor", "API_MAJOR"),
+    ("kInvalidArgument", "Error_Code_INVALID_ARGUMENT"),
+    ("kResourceExhausted", "Error_Code_RESOURCE_EXHAUSTED"),
+    ("kInternal", "Error_Code_INTERNAL"),
+    ("kF16", "DataType_F16"),
+    ("kF32", "DataType_F32"),
+    ("kF64", "DataType_F64"),
+    ("kBF16", "DataType_BF16"),
+    ("kArgBuffer", "ArgType_BUFFER"),
+    ("kRetBuffer", "RetType_BUFFER"),
+    ("kAttrScalar", "AttrType_SCALAR"),
+    ("kExtensionMetadata", "Extension_Metadata"),
+]
+
+
+def abi_assertions():
+    yield '#include "xla_abi.hpp"\n#include "xla/ffi/api/c_api.h"'
+    for ours, theirs in NUMBERS:
+        yield f"static_assert(int(xla_abi::{ours}) == int(XLA_FFI_{theirs}));"
+    for ours, theirs, fields in STRUCTS:
+        ours, theirs = f"xla_abi::{ours}", f"XLA_FFI_{theirs}"
+        for field in fields.split():
+            mine, _, other = field.partition(":")
+            other = other or mine.replace("extensions", "extension_start")
+            yield f"static_assert(offsetof({ours}, {mine}) == offsetof({theirs}, {other}));"
+            yield f"static_assert(sizeof({ours}::{mine}) == sizeof({theirs}::{other}));"
+
+
+def compile_abi(tmp_path, header):
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    (tmp_path / "xla_abi.hpp").write_text(header)
+    (tmp_path / "abi.cpp").write_text("\n".join(abi_assertions()))
+    command = [compiler, "-std=c++17", "-fsyntax-only", "-I", jax.ffi.include_dir(), "abi.cpp"]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def test_the_abi_is_that_of_jaxlib(tmp_path):
+    header = (ROOT / "src/adapters/xla_abi.hpp").read_text()
+    done = compile_abi(tmp_path, header)
+    assert done.returncode == 0, done.stderr
+
+
+def test_drift_of_the_abi_would_be_seen(tmp_path):
+    header = (ROOT / "src/adapters/xla_abi.hpp").read_text()
+    for line in ("    void *data;\n", "    int64_t size;\n"):
+        done = compile_abi(tmp_path, header.replace(line, "    int32_t extra[2];\n" + line, 1))
+        assert "static assertion failed" in done.stderr or "static_assert" in done.stderr
