@@ -163,9 +163,7 @@ def serial(session):
         "--force-reinstall",
         "--no-deps",
     )
-    chosen = [
-        f"tests/test_{name}.py" for name in ("minimal", "arrays", "runtime", "bits", "gradient")
-    ]
+    chosen = [f"tests/test_{name}.py" for name in ("minimal", "arrays", "runtime", "bits")]
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *chosen)
 
 
