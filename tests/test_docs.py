@@ -1,0 +1,147 @@
+"""Every example of the site, the README and the reference runs: `>>>` blocks as doctests, `$` blocks as commands.
+
+A page's section, from one second-level heading to the next, is one example: it stands on its own. It is left out where
+a package that it imports is missing.
+"""
+
+import doctest
+import importlib
+import importlib.util
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+OPTIONS = doctest.ELLIPSIS
+LANGUAGES = {"pycon", "console"}  # of what runs
+SHOWN = {"sh", "text", "c", "c++", "cmake"}  # of what is only read
+
+
+def fences(text):
+    """(language, content, line) of every code block."""
+    for match in re.finditer(r"^(```+|~~~+)([^\n]*)\n(.*?)^\1", text, re.MULTILINE | re.DOTALL):
+        yield match[2].strip(), match[3], text.count("\n", 0, match.start()) + 1
+
+
+def sections():
+    """(page, line, text) of every section that has an example."""
+    for page in PAGES:
+        line = 1
+        for text in re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            title = text.splitlines()[0].lstrip("# ") if text.startswith("#") else ""
+            if any(language in LANGUAGES for language, _, _ in fences(text)):
+                yield pytest.param(page, line, text, id=f"{page.name}: {title}")
+            line += text.count("\n")
+
+
+def require_imports(code):
+    for name in re.findall(r"^>>> (?:import|from) (\w+)", code, re.MULTILINE):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"needs {name}")
+
+
+def check_doctest(code, names, where, line):
+    test = doctest.DocTestParser().get_doctest(code, names, where, where, line)
+    report = []
+    runner = doctest.DocTestRunner(optionflags=OPTIONS, verbose=False)
+    runner.run(test, out=report.append, clear_globs=False)
+    assert runner.failures == 0, "".join(report)
+    names.update(test.globs)
+
+
+def check_commands(text, folder):
+    """Each line `$ command`, run, prints what follows it."""
+    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+        words = shlex.split(command)
+        assert words[0] == "python", f"an example may only run python: {command}"
+        done = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        printed = done.stdout + done.stderr
+        assert doctest.OutputChecker().check_output(wanted, printed, OPTIONS), printed
+
+
+@pytest.mark.parametrize(("page", "line", "text"), list(sections()))
+def test_examples(page, line, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require_imports(text)
+    names = {}
+    for language, content, offset in fences(text):
+        if language == "pycon":
+            check_doctest(content, names, page.name, line + offset)
+        elif language == "console":
+            check_commands(content, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_code_that_does_not_run(page):
+    """Code is `pycon`, `console`, one of the languages that are only read, or a directive."""
+    for language, _, line in fences(page.read_text(encoding="utf-8")):
+        known = language in LANGUAGES | SHOWN or language.startswith("{")
+        assert known, f"{page.name}:{line}: a block of {language or 'no language'}"
+
+
+def slug(heading):
+    """The anchor that GitHub and MyST give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_of_the_readme():
+    """The site's own are checked by its build."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        assert (ROOT / path).is_file(), target
+        headings = (
+            re.findall(r"^#+ (.*)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            if anchor
+            else []
+        )
+        assert not anchor or anchor in map(slug, headings), target
+
+
+def test_the_check_of_the_sites_links(tmp_path):
+    broken_links = runpy.run_path(str(DOCS / "links.py"))["broken_links"]
+    (tmp_path / "a.html").write_text('<p id="one"><a href="b.html#two">b</a><a href="#one">a</a>')
+    (tmp_path / "b.html").write_text('<p id="two"><a href="https://c.example/#three">c</a>')
+    assert broken_links(tmp_path) == []
+    (tmp_path / "b.html").write_text('<p id="2"><a href="c.html">c</a><img src="d.svg">')
+    assert broken_links(tmp_path) == [
+        "a.html: b.html#two",
+        "b.html: c.html",
+        "b.html: d.svg",
+    ]
+
+
+# ---- the reference ----
+
+
+def reference():
+    """The modules whose public names api.rst documents."""
+    return re.findall(
+        r"^\.\. automodule:: (\S+)", (DOCS / "api.rst").read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("name", reference())
+def test_examples_of_the_reference(name):
+    if importlib.util.find_spec(name.removeprefix("kldiv_fast.")) is None:
+        pytest.skip(f"{name}'s framework is missing")  # an adapter is named after it
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        documented = getattr(module, public)
+        assert documented.__doc__, f"{name}.{public} has no docstring"
+        for test in doctest.DocTestFinder().find(documented, f"{name}.{public}", False, {}):
+            check_doctest(test.docstring, {}, test.name, test.lineno or 0)
