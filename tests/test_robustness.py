@@ -67,6 +67,7 @@ NEIGHBOURS = {
     "torch": "import torch; x = torch.ones(500, 500); (x @ x).sum()",
     "tensorflow": "import tensorflow as tf; x = tf.ones((500, 500)); tf.reduce_sum(x @ x)",
     "sklearn": "from sklearn.cluster import KMeans; KMeans(3, n_init=1).fit(np.random.rand(3000, 20))",
+    "faiss": "import faiss; i = faiss.IndexFlatL2(500); i.add(p); i.search(t, 3)",
 }
 
 
@@ -78,6 +79,20 @@ def test_beside_other_teams(neighbour, first):
     theirs = NEIGHBOURS[neighbour] + "\n"
     code = (ours + theirs if first else theirs + ours) + theirs
     code += "print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1))"
+    assert printed(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
+
+
+@pytest.mark.parametrize("first", [None, *NEIGHBOURS])
+def test_beside_all_of_them(first):
+    """In one process, in an order that each of them opens once; with None we do."""
+    for neighbour in NEIGHBOURS:
+        pytest.importorskip(neighbour)
+    names = list(NEIGHBOURS)
+    at = 0 if first is None else names.index(first)
+    lines = [f"{NEIGHBOURS[name]}\n" for name in names[at:] + names[:at]]
+    lines.insert(0 if first is None else 1 + at, "import kldiv_fast; a = kldiv_fast.kl(t, p)\n")
+    code = "".join(lines * 2)
+    code += "print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1) == a)"
     assert printed(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
 
 

@@ -4,9 +4,9 @@ import os as _os
 
 from kldiv_fast import _core, _kl
 from kldiv_fast._core import __version__ as __version__
-from kldiv_fast._core import available_isas, current_isa
 from kldiv_fast._gradient import kl_value_and_grad
 from kldiv_fast._kl import get_num_threads, set_num_threads
+from kldiv_fast._runtime import available_isas, current_isa, show_runtime
 
 __all__ = [
     "available_isas",
@@ -15,6 +15,7 @@ __all__ = [
     "kl",
     "kl_value_and_grad",
     "set_num_threads",
+    "show_runtime",
 ]
 
 kl = _core.with_fast_path(_kl.kl, _kl.DOC)

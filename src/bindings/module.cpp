@@ -12,7 +12,9 @@
 #include <string>
 #include <utility>
 
+#include "cython/cython_api.hpp"
 #include "kldiv.h"
+#include "runtime.hpp"
 #include "xla.hpp"
 
 namespace py = pybind11;
@@ -143,8 +145,9 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
             axis.extent = 0;
         axis.y_true = stride_along(y_true, i, ndim, axis.extent, "y_true");
         axis.y_pred = stride_along(y_pred, i, ndim, axis.extent, "y_pred");
-        if (axis.extent < 0 || __builtin_mul_overflow(elements, axis.extent, &elements))
+        if (axis.extent < 0 || (axis.extent != 0 && elements > INT64_MAX / axis.extent))
             throw py::value_error("too many elements");
+        elements *= axis.extent;
     }
     if (weight) {
         require_rank(*weight, batch_ndim, "sample_weight");
@@ -366,6 +369,7 @@ py::list available_isas() {
 
 PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = KLDIV_FAST_VERSION;
+    m.attr("__pyx_capi__") = cython_api();
     m.def("run", &run, py::arg("y_true"), py::arg("y_pred"), py::arg("class_ndim"), py::arg("batch_shape"),
           py::arg("weight"), py::arg("mask"), py::arg("out"), py::arg("epsilon"), py::arg("num_threads"),
           py::arg("upstream") = py::none(), py::arg("grad_y_true") = py::none(), py::arg("grad_y_pred") = py::none());
@@ -380,4 +384,5 @@ PYBIND11_MODULE(_core, m) {
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
     m.attr("run_address") = reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code of other libraries that shares this core
+    m.def("runtime", &runtime);
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <iterator>
 
 #if defined(KLDIV_HAS_AVX2)
 #include "cpu.hpp"
@@ -62,6 +63,11 @@ const Kernels &current_kernels() { return *current.load(std::memory_order_relaxe
 const char *kldiv_isa_name(int i) {
     const kldiv::Implementation *implementation = kldiv::supported(i);
     return implementation != nullptr ? implementation->name : nullptr;
+}
+
+const char *kldiv_built_isa_name(int i) {
+    const int built = static_cast<int>(std::size(kldiv::kImplementations));
+    return i < built ? kldiv::kImplementations[i].name : nullptr;
 }
 
 const char *kldiv_current_isa(void) { return kldiv::current.load(std::memory_order_relaxed)->name; }

@@ -5,11 +5,13 @@
 
 #define KLDIV_STRING_(x) #x
 #define KLDIV_STRING(x) KLDIV_STRING_(x)
+// clang-format off: the order matters, and so do the spaces that are not there
 #include KLDIV_STRING(simd/KLDIV_ISA.hpp)
 #include "math/log_ratio.hpp"
 #include "loops/loads.hpp"
 #include "loops/sums.hpp"
 #include "loops/gradients.hpp"
+// clang-format on
 
 namespace kldiv {
 namespace {

@@ -106,12 +106,25 @@ kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pre
 /* Implementations that this machine can run, best first: the i-th name, or NULL past the end. */
 const char *kldiv_isa_name(int i);
 const char *kldiv_current_isa(void);
+/* All of this build, best first, whether or not this machine can run them. */
+const char *kldiv_built_isa_name(int i);
 /* Use one by name. 0 if done, -1 if this machine can't run it or it is unknown. */
 int kldiv_select_isa(const char *name);
 
 /* Threads of a call that names no number. 0 gives the choice back to OpenMP. */
 void kldiv_set_num_threads(int n);
 int kldiv_get_num_threads(void);
+
+/* What stands behind that number. Without OpenMP every call is serial, and all but `setting` is 0 or NULL. */
+typedef struct {
+    int setting;         /* the last kldiv_set_num_threads */
+    int limit;           /* OpenMP's, for the calling thread: OMP_NUM_THREADS, omp_set_num_threads, threadpoolctl */
+    int processors;      /* that OpenMP sees: what it takes where nobody set a limit */
+    int forked;          /* non-zero: a forked child, which stays serial */
+    const char *library; /* the file that OpenMP's runtime was loaded from; NULL: unknown */
+} kldiv_threads;
+
+kldiv_threads kldiv_describe_threads(void);
 
 #ifdef __cplusplus
 }

@@ -19,6 +19,7 @@
 #include <omp.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
+#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #endif
@@ -258,4 +259,19 @@ int kldiv_get_num_threads(void) {
     const int setting = kldiv::threads_setting.load(std::memory_order_relaxed);
     const int limit = kldiv::openmp_threads();
     return setting > 0 && setting < limit ? setting : limit;
+}
+
+kldiv_threads kldiv_describe_threads(void) {
+    kldiv_threads threads{};
+    threads.setting = kldiv::threads_setting.load(std::memory_order_relaxed);
+    threads.forked = kldiv::forked.load(std::memory_order_relaxed);
+#if defined(_OPENMP)
+    threads.limit = omp_get_max_threads();
+    threads.processors = omp_get_num_procs();
+#if defined(__unix__) || defined(__APPLE__)
+    Dl_info info;
+    if (dladdr(reinterpret_cast<void *>(omp_get_max_threads), &info) != 0) threads.library = info.dli_fname;
+#endif
+#endif
+    return threads;
 }

@@ -3,8 +3,10 @@
 
 #define KLDIV_STRING_(x) #x
 #define KLDIV_STRING(x) KLDIV_STRING_(x)
+// clang-format off: the order matters, and so do the spaces that are not there
 #include KLDIV_STRING(simd/KLDIV_ISA.hpp)
 #include "math/log_ratio.hpp"
+// clang-format on
 
 #define KLDIV_NAME_(isa) log_ratios_##isa
 #define KLDIV_NAME(isa) KLDIV_NAME_(isa)

@@ -1,0 +1,144 @@
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "available_isas",
+    "current_isa",
+    "get_num_threads",
+    "kl",
+    "kl_value_and_grad",
+    "set_num_threads",
+    "show_runtime",
+]
+
+__version__: str
+
+class _SupportsDlpack(Protocol):
+    def __dlpack__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def __dlpack_device__(self, /) -> tuple[Any, Any]: ...
+
+_Array: TypeAlias = ArrayLike | _SupportsDlpack
+_Float: TypeAlias = np.float32 | np.float64
+_Argument: TypeAlias = Literal["y_true", "y_pred"]
+_Gradient: TypeAlias = NDArray[_Float]
+_Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
+
+# Those that give one value.
+_Reduction: TypeAlias = Literal[
+    "mean", "sum_over_batch_size", "sum", "mean_with_sample_weight", "batchmean"
+]
+
+# reduction decides whether the result is a scalar or an array. An input of one row gives a scalar with "none" too; as in
+# NumPy's own stubs, the type is then that of the usual case.
+@overload
+def kl(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> _Float: ...
+@overload
+def kl(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def kl(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: _Out,
+    num_threads: int | None = None,
+) -> _Out: ...
+
+# wrt decides whether the gradient is an array or a tuple of arrays.
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, _Gradient]: ...
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[NDArray[np.float32] | NDArray[np.float64]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, tuple[_Gradient, ...]]: ...
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], _Gradient]: ...
+@overload
+def kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[NDArray[np.float32] | NDArray[np.float64]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
+def set_num_threads(n: int | None) -> None: ...
+def get_num_threads() -> int: ...
+def available_isas() -> list[str]: ...
+def current_isa() -> str: ...
+@overload
+def show_runtime(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_runtime(mode: Literal["dicts"]) -> dict[str, Any]: ...

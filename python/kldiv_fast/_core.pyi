@@ -1,0 +1,44 @@
+# The extension module, for use within the package alone.
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+__version__: str
+__pyx_capi__: dict[str, Any]
+
+def run(
+    y_true: NDArray[Any],
+    y_pred: NDArray[Any],
+    class_ndim: int,
+    batch_shape: tuple[int, ...],
+    weight: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    out: NDArray[Any] | None,
+    epsilon: float | None,
+    num_threads: int,
+    upstream: NDArray[Any] | None = None,
+    grad_y_true: NDArray[Any] | None = None,
+    grad_y_pred: NDArray[Any] | None = None,
+) -> Any: ...
+def rows(
+    dtype: str,
+    y_true: int,
+    y_pred: int,
+    rows: int,
+    classes: int,
+    epsilon: float,
+    upstream: int,
+    num_threads: int,
+    out: int,
+    grad_y_true: int,
+    grad_y_pred: int,
+) -> None: ...
+def with_fast_path(arg0: Callable[..., Any], arg1: str, /) -> Callable[..., Any]: ...
+def available_isas() -> list[str]: ...
+def current_isa() -> str: ...
+def select_isa(arg0: str, /) -> bool: ...
+def set_num_threads(arg0: int, /) -> None: ...
+def get_num_threads() -> int: ...
+def runtime() -> dict[str, Any]: ...
+def xla_handlers() -> dict[str, Any]: ...

@@ -1,0 +1,54 @@
+# Kullback-Leibler divergence for Cython code, without Python objects and without the GIL:
+#
+#     from kldiv_fast.cython_api cimport kl_row_float32, KL_OK
+#
+#     t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
+#     row = sum over the classes of  t * log(t / p)          [nats]
+#
+# Arrays are C-contiguous: rows x classes. A call borrows its pointers for as long as it lasts; it keeps nothing and frees
+# nothing. What it writes may not overlap what it reads, nor another thing that it writes; y_true and y_pred may be one
+# array. Calls from several threads at once are safe. Values have the same bits as kldiv_fast.kl's on the same arrays.
+#
+# epsilon: in [0, 1). num_threads: 0 for the setting of kldiv_fast.set_num_threads. Within an OpenMP region (prange) a
+# call always runs on the one thread that makes it. The ISA is that of kldiv_fast.current_isa().
+#
+# Every function returns KL_OK or why it did not do its work; what it should have written is then undefined.
+
+cdef enum:
+    KL_OK = 0
+    KL_NO_MEMORY = 2
+    KL_INVALID = 3  # a negative size, more elements than memory can hold, or an epsilon outside [0, 1)
+
+
+# One row: *value becomes its divergence.
+cdef int kl_row_float32(
+    const float *y_true, const float *y_pred, Py_ssize_t classes, double epsilon, int num_threads, float *value,
+) noexcept nogil
+cdef int kl_row_float64(
+    const double *y_true, const double *y_pred, Py_ssize_t classes, double epsilon, int num_threads, double *value,
+) noexcept nogil
+
+# Many rows: out[i] becomes the divergence of row i.
+cdef int kl_rows_float32(
+    const float *y_true, const float *y_pred, Py_ssize_t rows, Py_ssize_t classes, double epsilon, int num_threads,
+    float *out,
+) noexcept nogil
+cdef int kl_rows_float64(
+    const double *y_true, const double *y_pred, Py_ssize_t rows, Py_ssize_t classes, double epsilon, int num_threads,
+    double *out,
+) noexcept nogil
+
+# Many rows and their gradients, from one pass over the inputs:
+#
+#     grad_y_true = upstream * (log(t / p) + 1)      grad_y_pred = upstream * (-t / p)
+#
+# and 0 where the clip is at work. upstream: a factor for each row, NULL for 1. out (rows), grad_y_true and grad_y_pred
+# (rows x classes): each NULL where it is not wanted.
+cdef int kl_rows_grad_float32(
+    const float *y_true, const float *y_pred, Py_ssize_t rows, Py_ssize_t classes, double epsilon, int num_threads,
+    const float *upstream, float *out, float *grad_y_true, float *grad_y_pred,
+) noexcept nogil
+cdef int kl_rows_grad_float64(
+    const double *y_true, const double *y_pred, Py_ssize_t rows, Py_ssize_t classes, double epsilon, int num_threads,
+    const double *upstream, double *out, double *grad_y_true, double *grad_y_pred,
+) noexcept nogil

@@ -1,0 +1,170 @@
+"""The Cython face, from outside the tree: the example project is built against the installed package, and run."""
+
+import ctypes
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import kldiv_fast
+import numpy as np
+import pytest
+from kldiv_fast.cython_api import __pyx_capi__
+from oracle import distributions
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "cython_rows"
+DECLARATIONS = Path(kldiv_fast.__file__).parent / "cython_api.pxd"
+POINTERS = {
+    np.float32: ctypes.POINTER(ctypes.c_float),
+    np.float64: ctypes.POINTER(ctypes.c_double),
+}
+C_TYPES = {
+    "int": ctypes.c_int,
+    "double": ctypes.c_double,
+    "Py_ssize_t": ctypes.c_ssize_t,
+    "float *": POINTERS[np.float32],
+    "float const *": POINTERS[np.float32],
+    "double *": POINTERS[np.float64],
+    "double const *": POINTERS[np.float64],
+}
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+OK, INVALID = 0, 3
+
+
+def c_type(name):
+    """The C type that Cython will look for, e.g. "int (float const *, double)"."""
+    read = ctypes.pythonapi.PyCapsule_GetName
+    read.restype, read.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    return read(__pyx_capi__[name]).decode()
+
+
+def function(name):
+    """The function behind a capsule, with the arguments that the capsule names."""
+    read = ctypes.pythonapi.PyCapsule_GetPointer
+    read.restype, read.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    types = re.fullmatch(r"int \((.*)\)", c_type(name))[1].split(", ")
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, *(C_TYPES[t] for t in types))
+    return prototype(read(__pyx_capi__[name], c_type(name).encode()))
+
+
+def pointer(array):
+    return array.ctypes.data_as(POINTERS[array.dtype.type])
+
+
+def test_declarations_are_installed():
+    """What the .pxd declares is what the module offers, type by type."""
+    text = re.sub(r"#.*", "", DECLARATIONS.read_text())
+    found = re.findall(r"cdef int (\w+)\((.*?)\) noexcept nogil", text, re.DOTALL)
+    assert {name for name, _ in found} == set(__pyx_capi__)
+    for name, arguments in found:
+        words = [re.sub(r"\w+$", "", a.strip()).strip() for a in arguments.split(",") if a.strip()]
+        spelled = [re.sub(r"^const (\w+)", r"\1 const", word) for word in words]
+        assert c_type(name) == f"int ({', '.join(spelled)})", name
+
+
+@DTYPES
+@pytest.mark.parametrize("classes", [1, 10, 1000, 20_011])
+def test_values_are_those_of_kl(isa, rng, dtype, classes):
+    t, p = (distributions(rng, (7, classes)).astype(dtype) for _ in range(2))
+    value = np.empty(1, dtype)
+    row = function(f"kl_row_{np.dtype(dtype)}")
+    assert row(pointer(t[3]), pointer(p[3]), classes, 1e-7, 0, pointer(value)) == OK
+    assert value[0] == kldiv_fast.kl(t[3], p[3])
+
+    out = np.empty(7, dtype)
+    rows = function(f"kl_rows_{np.dtype(dtype)}")
+    assert rows(pointer(t), pointer(p), 7, classes, 1e-7, 0, pointer(out)) == OK
+    np.testing.assert_array_equal(out, kldiv_fast.kl(t, p, reduction="none"))
+
+
+def clipped_gradients(t, p):
+    """Of each row, with respect to t and to p, in float64."""
+    low, high = np.clip(t.astype(np.float64), 1e-7, 1), np.clip(p.astype(np.float64), 1e-7, 1)
+    return np.where(t >= 1e-7, np.log(low / high) + 1, 0), np.where(p >= 1e-7, -low / high, 0)
+
+
+@DTYPES
+def test_gradients(isa, rng, dtype):
+    t, p = (distributions(rng, (7, 10)).astype(dtype) for _ in range(2))
+    t[2, 4] = p[3, 5] = 0
+    upstream = rng.random(7).astype(dtype)
+    out, grad_t, grad_p = np.empty(7, dtype), np.empty_like(t), np.empty_like(t)
+    call = function(f"kl_rows_grad_{np.dtype(dtype)}")
+    inputs = pointer(t), pointer(p), 7, 10, 1e-7, 0
+    outputs = pointer(out), pointer(grad_t), pointer(grad_p)
+    assert call(*inputs, pointer(upstream), *outputs) == OK
+    expected_t, expected_p = (upstream[:, np.newaxis] * g for g in clipped_gradients(t, p))
+    rtol = 1e-6 if dtype is np.float32 else 1e-13
+    np.testing.assert_allclose(grad_t, expected_t, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(grad_p, expected_p, rtol=rtol)
+    np.testing.assert_array_equal(out, kldiv_fast.kl(t, p, reduction="none"))
+
+    alone = np.empty_like(t)
+    assert call(*inputs, pointer(upstream), None, None, pointer(alone)) == OK
+    np.testing.assert_array_equal(alone, grad_p)
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "epsilon"),
+    [(-1, 3, 0.1), (3, -1, 0.1), (2**40, 2**40, 0.1), (1, 3, 1.0), (1, 3, -0.1), (1, 3, np.nan)],
+)
+def test_arguments_out_of_range(rows, classes, epsilon):
+    x = np.full((3, 3), 0.5)
+    out = np.full(3, 7.0)
+    call = function("kl_rows_float64")
+    assert call(pointer(x), pointer(x), rows, classes, epsilon, 0, pointer(out)) == INVALID
+    assert (out == 7).all()
+
+
+def test_no_rows_and_no_classes():
+    out = np.full(3, 7.0)
+    call = function("kl_rows_float64")
+    assert call(pointer(out), pointer(out), 0, 3, 0.1, 0, pointer(out)) == OK
+    assert (out == 7).all()
+    assert call(None, None, 3, 0, 0.1, 0, pointer(out)) == OK
+    assert (out == 0).all()
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory):
+    """The example project, copied out of the tree, built and imported."""
+    pytest.importorskip("Cython")
+    pytest.importorskip("setuptools", minversion="77")
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if sys.platform != "win32" and shutil.which(compiler) is None:
+        pytest.skip(f"needs a C compiler: no {compiler}")
+    folder = tmp_path_factory.mktemp("cython_rows")
+    shutil.copytree(EXAMPLE, folder / "project")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*pip, "--target", folder / "site", folder / "project"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    sys.path.insert(0, str(folder / "site"))
+    yield importlib.import_module("cython_rows")
+    sys.path.remove(str(folder / "site"))
+
+
+def test_example_finds_the_nearest(isa, rng, example):
+    queries, references = distributions(rng, (5, 10)), distributions(rng, (20, 10))
+    queries, references = queries.astype(np.float64), references.astype(np.float64)
+    index, least = example.nearest(queries, references)
+    every = kldiv_fast.kl(references[np.newaxis], queries[:, np.newaxis], reduction="none")
+    np.testing.assert_array_equal(index, every.argmin(axis=1))
+    np.testing.assert_allclose(least, every.min(axis=1), rtol=1e-14)
+
+
+def test_example_writes_rows_and_gradients(rng, example):
+    t, p = distributions(rng, (300, 400)), distributions(rng, (300, 400))
+    expected = kldiv_fast.kl(t, p, reduction="none")
+    np.testing.assert_array_equal(example.divergences(t, p), expected)
+    t, p = t.astype(np.float64), p.astype(np.float64)
+    values, gradients = example.values_and_gradients(t, p)
+    np.testing.assert_array_equal(values, kldiv_fast.kl(t, p, reduction="none"))
+    np.testing.assert_allclose(gradients, clipped_gradients(t, p)[1], rtol=1e-13)
