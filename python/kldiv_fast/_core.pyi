@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 __version__: str
 __pyx_capi__: dict[str, Any]
+run_address: int
 
 def run(
     y_true: NDArray[Any],
