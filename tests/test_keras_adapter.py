@@ -49,7 +49,8 @@ def agree(ours, theirs, rtol=1e-5, atol=1e-6):
 
 
 def pair(rng, shape, dtype="float32", other=None):
-    arrays = distributions(rng, shape), distributions(rng, other or shape)
+    """Strictly inside the clip's bounds, where JAX's gradient of a clip differs."""
+    arrays = 0.9 * distributions(rng, shape), 0.9 * distributions(rng, other or shape)
     return [keras.ops.convert_to_tensor(x, dtype) for x in arrays]
 
 
@@ -137,6 +138,14 @@ def test_beyond_the_clip_gradients_are_zero():
         strict=True,
     ):
         agree(mine, theirs)
+
+
+def test_at_the_clip_s_bounds_gradients_pass():
+    """As they do in Keras on TensorFlow and PyTorch; jnp.clip halves them there."""
+    y_true, y_pred = (keras.ops.convert_to_tensor([[x]], "float32") for x in (0.5, 1.0))
+    agree(gradients(kl_divergence, y_true, y_pred)[1], keras.ops.convert_to_tensor([[-0.5]]))
+    theirs = keras.ops.convert_to_tensor([[-0.25 if BACKEND == "jax" else -0.5]])
+    agree(gradients(KERAS_FUNCTION, y_true, y_pred)[1], theirs)
 
 
 def test_epsilon_is_keras_configured(rng):
