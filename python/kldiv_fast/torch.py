@@ -26,7 +26,7 @@ _INTEGERS = (
 
 
 def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight=None, mask=None):
-    """Kullback-Leibler divergence of probability distributions, in nats, as a differentiable tensor.
+    """Kullback-Leibler divergence of distributions, in nats, as a differentiable tensor.
 
     With the meaning of :func:`kldiv_fast.kl`, which has the formula and its source. Gradients flow
     to `y_true`, `y_pred` and `sample_weight`, as far as they require one::
@@ -41,8 +41,8 @@ def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight
     ----------
     y_true, y_pred : torch.Tensor, of shapes (..., classes) that broadcast
         The distributions, in the CPU's memory. Contiguous tensors of one dtype, float16, bfloat16,
-        float32 or float64, are read in place; others are copied first, integers and bools as floats.
-        A 0-d or 1-d input is one row.
+        float32 or float64, are read in place; others are copied first, integers and bools as
+        floats. A 0-d or 1-d input is one row.
     axis : int or tuple of int, default -1
         The class axes, of the shape that the two broadcast to.
     epsilon : float in [0, 1), default 1e-7
@@ -53,7 +53,8 @@ def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight
     sample_weight : torch.Tensor or array_like, optional
         A weight for each row, of a shape that broadcasts with the rows.
     mask : torch.Tensor or array_like of bool or integers, optional
-        False (0) where a row counts as 0, whatever it holds. A mean is then over the rows that count.
+        False (0) where a row counts as 0, whatever it holds. A mean is then over the rows that
+        count.
 
     Returns
     -------
