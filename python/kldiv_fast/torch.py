@@ -141,7 +141,7 @@ def _broadcast(true, pred):
     if true.shape == pred.shape:
         return true, pred
     try:
-        shape = _kl._broadcast(true.shape, pred.shape)
+        shape = _kl.broadcast(true.shape, pred.shape)
     except ValueError:
         raise ValueError(
             f"y_true has shape {tuple(true.shape)}, which does not broadcast with "
