@@ -1,0 +1,650 @@
+"""kldiv_fast.keras beside Keras's own loss, metric and function.
+
+Keras has one backend for each process. The cases run on the one of this process; the last test runs them again in a
+process of its own for each other backend.
+"""
+
+import doctest
+import inspect
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from oracle import distributions
+from processes import printed, run_python
+
+keras = pytest.importorskip("keras")
+
+BACKEND = keras.backend.backend()
+pytest.importorskip(BACKEND)
+import kldiv_fast.keras as adapter
+from kldiv_fast.keras import (
+    KLDivergence,
+    KLDivergenceMetric,
+    kl_divergence,
+    patch_keras,
+    unpatch_keras,
+)
+
+KERAS_LOSS, KERAS_METRIC = keras.losses.KLDivergence, keras.metrics.KLDivergence
+KERAS_FUNCTION = keras.losses.kl_divergence
+REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "none", None, "mean_with_sample_weight"]
+SHAPES = [(3, 4), (1, 1), (7, 46), (2, 3, 17), (5,), (2, 3, 1, 5)]
+FEATURES, CLASSES = 6, 5
+
+only_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
+
+
+def numpy(x):
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float64")))
+
+
+def agree(ours, theirs, rtol=1e-5, atol=1e-6):
+    for x in (ours, theirs):
+        assert keras.ops.is_tensor(x)
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_allclose(numpy(ours), numpy(theirs), rtol=rtol, atol=atol, strict=True)
+
+
+def pair(rng, shape, dtype="float32", other=None):
+    """Strictly inside the clip's bounds, where JAX's gradient of a clip differs."""
+    arrays = 0.9 * distributions(rng, shape), 0.9 * distributions(rng, other or shape)
+    return [keras.ops.convert_to_tensor(x, dtype) for x in arrays]
+
+
+def gradients(function, y_true, y_pred):
+    """Of the sum of function(y_true, y_pred), by both, with the backend's own means."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch((y_true, y_pred))
+            value = function(y_true, y_pred)
+        return tape.gradient(value, (y_true, y_pred))
+    if BACKEND == "jax":
+        import jax
+
+        return jax.grad(lambda *inputs: function(*inputs).sum(), argnums=(0, 1))(y_true, y_pred)
+    inputs = [x.detach().clone().requires_grad_() for x in (y_true, y_pred)]
+    function(*inputs).sum().backward()
+    return [x.grad for x in inputs]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often our rows were asked for, traced or run."""
+    calls = []
+    rows = adapter._rows
+    monkeypatch.setattr(adapter, "_rows", lambda *a: (calls.append(a), rows(*a))[1])
+    return calls
+
+
+@pytest.fixture
+def patched():
+    patch_keras()
+    yield
+    unpatch_keras()
+
+
+# ---- values and gradients ----
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"),
+    [("float32", 1e-5), ("float64", 1e-5), ("float16", 1e-3), ("bfloat16", 8e-3)],
+)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_function(rng, counted, shape, dtype, rtol):
+    """Of 16-bit tensors, what Keras computes from the same numbers in float32, rounded once."""
+    y_true, y_pred = pair(rng, shape, dtype)
+    work = dtype if dtype == "float64" else "float32"
+
+    def expected(*inputs):
+        return keras.ops.cast(KERAS_FUNCTION(*(keras.ops.cast(x, work) for x in inputs)), dtype)
+
+    agree(kl_divergence(y_true, y_pred), expected(y_true, y_pred), rtol)
+    for mine, theirs in zip(
+        gradients(kl_divergence, y_true, y_pred), gradients(expected, y_true, y_pred), strict=True
+    ):
+        agree(mine, theirs, rtol)
+    assert counted
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((2, 3), (3,)), ((3, 1), (1, 4)), ((3, 1, 4), (2, 4))], ids=str
+)
+def test_broadcasting(rng, counted, a, b):
+    y_true, y_pred = pair(rng, a, other=b)
+    agree(kl_divergence(y_true, y_pred), KERAS_FUNCTION(y_true, y_pred))
+    for mine, theirs in zip(
+        gradients(kl_divergence, y_true, y_pred),
+        gradients(KERAS_FUNCTION, y_true, y_pred),
+        strict=True,
+    ):
+        agree(mine, theirs)
+    assert counted
+
+
+def test_beyond_the_clip_gradients_are_zero():
+    edges = np.array([-1, 0, 9e-8, 2e-7, 0.5, 1 - 6e-8, 1 + 1.2e-7, 2, np.inf], np.float32)
+    y_true, y_pred = (
+        keras.ops.convert_to_tensor(x.reshape(-1, 1)) for x in np.meshgrid(edges, edges)
+    )
+    for mine, theirs in zip(
+        gradients(kl_divergence, y_true, y_pred),
+        gradients(KERAS_FUNCTION, y_true, y_pred),
+        strict=True,
+    ):
+        agree(mine, theirs)
+
+
+def test_at_the_clip_s_bounds_gradients_pass():
+    """As they do in Keras on TensorFlow and PyTorch; jnp.clip halves them there."""
+    y_true, y_pred = (keras.ops.convert_to_tensor([[x]], "float32") for x in (0.5, 1.0))
+    agree(gradients(kl_divergence, y_true, y_pred)[1], keras.ops.convert_to_tensor([[-0.5]]))
+    theirs = keras.ops.convert_to_tensor([[-0.25 if BACKEND == "jax" else -0.5]])
+    agree(gradients(KERAS_FUNCTION, y_true, y_pred)[1], theirs)
+
+
+def test_epsilon_is_keras_configured(rng):
+    y_true, y_pred = pair(rng, (4, 46))
+    keras.config.set_epsilon(1e-3)
+    try:
+        agree(kl_divergence(y_true, y_pred), KERAS_FUNCTION(y_true, y_pred))
+    finally:
+        keras.config.set_epsilon(1e-7)
+
+
+WEIGHTS = [((4, 5), (4,)), ((4, 5), (4, 1)), ((4, 5), ()), ((2, 3, 5), (2, 3)), ((2, 3, 5), (3,))]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("shape", "weight_shape"), WEIGHTS, ids=str)
+def test_loss(rng, counted, shape, weight_shape, reduction):
+    y_true, y_pred = pair(rng, shape)
+    weight = rng.random(weight_shape).astype(np.float32)
+    ours, theirs = (cls(reduction=reduction) for cls in (KLDivergence, KERAS_LOSS))
+    agree(ours(y_true, y_pred), theirs(y_true, y_pred))
+    agree(ours(y_true, y_pred, weight), theirs(y_true, y_pred, weight))
+    assert len(counted) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "mixed_float16"])
+def test_loss_dtype(rng, dtype):
+    y_true, y_pred = ((0.1 + rng.random((4, 5))) / 20 for _ in range(2))
+    ours, theirs = (cls(dtype=dtype)(y_true, y_pred) for cls in (KLDivergence, KERAS_LOSS))
+    agree(ours, theirs, 1e-5 if dtype.startswith("float") else 5e-2)
+
+
+def test_loss_of_ranks_that_differ_and_of_structures(rng):
+    y_true, y_pred = pair(rng, (3, 4, 1), other=(3, 4))
+    agree(KLDivergence()(y_true, y_pred), KERAS_LOSS()(y_true, y_pred))
+    ours, theirs = (
+        cls()([y_pred, y_pred], [y_true[..., 0], y_pred]) for cls in (KLDivergence, KERAS_LOSS)
+    )
+    agree(ours, theirs)
+
+
+def test_float16_does_not_overflow():
+    y_true, y_pred = np.array([[1.0]], np.float16), np.array([[1e-6]], np.float16)
+    value = kl_divergence(y_true, y_pred)
+    assert keras.backend.standardize_dtype(value.dtype) == "float16"
+    assert numpy(value)[0] == pytest.approx(-np.log(float(y_pred[0, 0])), rel=1e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_metric(rng, counted, weighted):
+    ours, theirs = KLDivergenceMetric(), KERAS_METRIC()
+    for size in (4, 7):
+        y_true, y_pred = pair(rng, (size, 5))
+        weight = rng.random(size).astype(np.float32) if weighted else None
+        for metric in (ours, theirs):
+            metric.update_state(y_true, y_pred, sample_weight=weight)
+        agree(ours.result(), theirs.result())
+    assert len(counted) == 2
+    ours.reset_state()
+    assert numpy(ours.result()) == 0
+
+
+# ---- configurations and files ----
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (KLDivergence, KERAS_LOSS),
+        (KLDivergenceMetric, KERAS_METRIC),
+        (kl_divergence, KERAS_FUNCTION),
+    ],
+)
+def test_signatures(ours, theirs):
+    assert inspect.signature(ours) == inspect.signature(theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "arguments"),
+    [
+        (KLDivergence, KERAS_LOSS, {}),
+        (KLDivergence, KERAS_LOSS, dict(reduction="sum", name="divergence")),
+        (KLDivergenceMetric, KERAS_METRIC, {}),
+        (KLDivergenceMetric, KERAS_METRIC, dict(name="divergence", dtype="float64")),
+    ],
+)
+def test_configurations(ours, theirs, arguments):
+    ours, theirs = ours(**arguments), theirs(**arguments)
+    assert isinstance(ours, type(theirs))
+    assert ours.name == theirs.name
+    assert ours.get_config() == theirs.get_config()
+    again = type(ours).from_config(ours.get_config())
+    assert again.get_config() == ours.get_config()
+    saved = keras.saving.serialize_keras_object(ours)
+    assert saved["registered_name"] == f"kldiv_fast>{type(ours).__name__}"
+    assert type(keras.saving.deserialize_keras_object(saved)) is type(ours)
+
+
+@pytest.mark.parametrize("loss", [KLDivergence(reduction="sum"), kl_divergence], ids=str)
+def test_a_saved_model_is_loaded_compiled(rng, tmp_path, loss):
+    x, y = data(rng)
+    model = classifier()
+    model.compile("rmsprop", loss, metrics=[KLDivergenceMetric(), kl_divergence])
+    model.fit(x, y, epochs=1, verbose=0)
+    before = model.evaluate(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.loss) is type(loss)
+    np.testing.assert_allclose(again.evaluate(x, y, verbose=0), before, rtol=1e-6)
+
+
+# ---- training ----
+
+
+def data(rng, size=48):
+    x = rng.standard_normal((size, FEATURES)).astype(np.float32)
+    return x, distributions(rng, (size, CLASSES))
+
+
+def classifier(policy=None):
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            layers.Dense(8, activation="relu", dtype=policy),
+            layers.Dense(CLASSES, activation="softmax", dtype=policy),
+        ]
+    )
+
+
+def train(loss, metric, x, y, model=classifier, compile=None, **fit):
+    """The history of two epochs, then what evaluate and train_on_batch return."""
+    model = model()
+    model.compile("rmsprop", loss, metrics=[metric], weighted_metrics=[], **(compile or {}))
+    history = model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0, **fit).history
+    values = [value for name in sorted(history) for value in history[name]]
+    values += np.ravel(model.evaluate(x, y, verbose=0)).tolist()
+    return [*values, *np.ravel(model.train_on_batch(x, y)).tolist()]
+
+
+def both(*data, rtol=1e-5, compile=None, **options):
+    """Ours compiled in one mode or the other, Keras's own in its plainest."""
+    ours = train(KLDivergence(), KLDivergenceMetric(), *data, compile=compile, **options)
+    plain = dict(jit_compile=False)
+    theirs = train(KERAS_LOSS(), KERAS_METRIC(), *data, compile=plain, **options)
+    assert np.isfinite(theirs).all()
+    np.testing.assert_allclose(ours, theirs, rtol=rtol)
+
+
+MODES = [
+    dict(run_eagerly=True),
+    dict(jit_compile=False),
+    dict(jit_compile=True),
+    dict(jit_compile="auto"),
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_training(rng, counted, mode):
+    both(*data(rng), compile=mode, validation_split=0.25)
+    assert counted
+
+
+def test_sample_weight_and_class_weight(rng):
+    x, y = data(rng)
+    both(x, y, sample_weight=rng.random(len(x)).astype(np.float32))
+    one_hot = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, len(x))]
+    both(x, one_hot, class_weight={i: 0.5 + i for i in range(CLASSES)})
+
+
+def test_masking_layers(rng):
+    words = rng.integers(0, 4, (32, 7))  # 0 is padding
+
+    def model():
+        keras.utils.set_random_seed(1)
+        layers = [keras.Input((7,)), keras.layers.Embedding(4, 3, mask_zero=True)]
+        return keras.Sequential([*layers, keras.layers.Dense(CLASSES, activation="softmax")])
+
+    both(words, distributions(rng, (32, 7, CLASSES)), model=model)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(rng, policy):
+    both(*data(rng), model=lambda: classifier(policy), rtol=2e-2)
+
+
+def test_several_outputs(rng):
+    x, y = data(rng)
+
+    def model():
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((FEATURES,))
+        heads = [
+            keras.layers.Dense(CLASSES, activation="softmax", name=name)(inputs) for name in "ab"
+        ]
+        return keras.Model(inputs, heads)
+
+    def run(loss, metric):
+        heads = model()
+        heads.compile("sgd", [loss, loss], metrics=[[metric()], [metric()]], loss_weights=[1, 0.3])
+        history = heads.fit(x, [y, y[::-1]], epochs=2, verbose=0, shuffle=False).history
+        return [history[name] for name in sorted(history)]
+
+    np.testing.assert_allclose(
+        run(KLDivergence(), KLDivergenceMetric), run(KERAS_LOSS(), KERAS_METRIC), rtol=1e-5
+    )
+
+
+def test_symbolic_tensors_build_keras_own_graph(rng, counted):
+    """What a functional graph holds are Keras's ops; the loss object refuses symbols, as Keras's does."""
+    inputs = [keras.Input((CLASSES,)), keras.Input((CLASSES,))]
+    model = keras.Model(inputs, kl_divergence(*inputs))
+    assert not counted
+    y_true, y_pred = distributions(rng, (4, CLASSES)), distributions(rng, (4, CLASSES))
+    expected = numpy(KERAS_FUNCTION(y_true, y_pred))
+    np.testing.assert_allclose(model.predict([y_true, y_pred], verbose=0), expected, rtol=1e-5)
+    with pytest.raises(Exception) as theirs:
+        KERAS_LOSS()(*inputs)
+    with pytest.raises(theirs.type):
+        KLDivergence()(*inputs)
+
+
+# ---- TensorFlow's own ----
+
+
+@only_tensorflow
+@pytest.mark.parametrize(
+    "options", [None, {}, dict(jit_compile=True)], ids=["eager", "graph", "XLA"]
+)
+def test_gradient_tape(rng, options):
+    import tensorflow as tf
+
+    x, y = data(rng)
+
+    def weights_after(loss):
+        model = classifier()
+        optimizer = keras.optimizers.SGD(0.1)
+        optimizer.build(model.trainable_variables)
+
+        def step():
+            with tf.GradientTape() as tape:
+                value = loss(y, model(x, training=True))
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(value, variables), variables)
+
+        step = step if options is None else tf.function(step, **options)
+        for _ in range(3):
+            step()
+        return np.concatenate([w.ravel() for w in model.get_weights()])
+
+    np.testing.assert_allclose(
+        weights_after(KLDivergence()), weights_after(KERAS_LOSS()), rtol=1e-5, atol=1e-6
+    )
+
+
+@only_tensorflow
+def test_shapes_known_only_when_the_graph_runs(rng):
+    import tensorflow as tf
+
+    function = tf.function(
+        kl_divergence, input_signature=[tf.TensorSpec((None, None)), tf.TensorSpec((None, 5))]
+    )
+    y_true, y_pred = pair(rng, (4, 5))
+    agree(function(y_true, y_pred), KERAS_FUNCTION(y_true, y_pred))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        function(y_true[:3], y_pred)
+
+
+MIRRORED = """
+import os, sys
+import numpy as np, tensorflow as tf, keras
+import kldiv_fast.keras as adapter
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+rng = np.random.default_rng(0)
+x = rng.standard_normal((48, 6)).astype("float32")
+y = rng.dirichlet(np.ones(5), 48).astype("float32")
+def run(loss, metric):
+    keras.utils.set_random_seed(1)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, activation="softmax")])
+        model.compile("sgd", loss(), metrics=[metric()], jit_compile=False)
+    history = model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0).history
+    return strategy.num_replicas_in_sync, [history[name] for name in sorted(history)]
+ours = run(adapter.KLDivergence, adapter.KLDivergenceMetric)
+theirs = run(keras.losses.KLDivergence, keras.metrics.KLDivergence)
+np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5)
+print(ours[0])
+"""
+
+
+@only_tensorflow
+def test_mirrored_strategy():
+    """The adapter's import leaves the devices to be configured."""
+    assert printed(MIRRORED) == "2"
+
+
+# ---- the names that Keras knows ----
+
+LOSS_NAMES = ["KLDivergence", "kl_divergence", "kld", "KLD"]
+METRIC_NAMES = ["KLDivergence", "kl_divergence"]
+
+
+def own_names():
+    """Everything that stands under any name where Keras looks names up."""
+    paths = [*adapter._NAMESPACES, *adapter._SAVED_NAMES]
+    return {path: dict(adapter._namespace(path)) for path in paths}
+
+
+def test_patch_and_unpatch():
+    import importlib
+
+    before = own_names()
+    patch_keras()
+    try:
+        once = own_names()
+        patch_keras()
+        assert own_names() == once
+        assert keras.losses.KLDivergence is KLDivergence
+        assert keras.metrics.KLDivergence is KLDivergenceMetric
+        assert keras.losses.kl_divergence is keras.metrics.kl_divergence is kl_divergence
+        tf_keras = importlib.import_module("keras._tf_keras.keras")
+        assert tf_keras.losses.KLDivergence is KLDivergence
+        assert tf_keras.metrics.kullback_leibler_divergence is tf_keras.losses.KLD is kl_divergence
+        for names in once.values():
+            assert not any(adapter._is_kerass_own(x) for x in names.values())
+    finally:
+        unpatch_keras()
+    after = own_names()
+    assert after == before
+    assert all(list(after[path]) == list(before[path]) for path in before)
+    unpatch_keras()
+    assert own_names() == before
+    assert keras.losses.KLDivergence is KERAS_LOSS
+
+
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_patched_loss_names(patched, rng, counted, name):
+    loss = keras.losses.get(name)
+    assert isinstance(loss, KLDivergence) or loss is kl_divergence
+    model = classifier()
+    model.compile("sgd", name)
+    model.fit(*data(rng), verbose=0)
+    assert counted
+
+
+@pytest.mark.parametrize("name", METRIC_NAMES)
+def test_patched_metric_names(patched, rng, counted, name):
+    assert isinstance(keras.metrics.get(name), KLDivergenceMetric)
+    model = classifier()
+    model.compile("sgd", "mse", metrics=[name])
+    assert name in model.fit(*data(rng), verbose=0).history
+    assert counted
+
+
+def test_patched_configurations(patched):
+    identifier = {"class_name": "KLDivergence", "config": {"reduction": "sum"}}
+    loss = keras.losses.get(identifier)
+    assert (type(loss), loss.reduction) == (KLDivergence, "sum")
+    assert keras.losses.deserialize("kl_divergence") is kl_divergence
+
+
+@pytest.mark.parametrize("path", adapter._NAMESPACES)
+def test_a_keras_that_has_moved_is_not_half_patched(monkeypatch, path):
+    namespace = adapter._namespace(path)
+    monkeypatch.delitem(namespace, adapter._NAMESPACES[path][-1])
+    before = own_names()
+    with pytest.raises(RuntimeError, match=f"has no kl_divergence where.*{path.split(':')[0]}"):
+        patch_keras()
+    assert own_names() == before
+
+
+def test_a_keras_without_its_dictionaries_is_not_half_patched(monkeypatch):
+    before = own_names()
+    monkeypatch.delattr("keras.src.api_export.REGISTERED_OBJS_TO_NAMES")
+    with pytest.raises(RuntimeError, match="REGISTERED_OBJS_TO_NAMES"):
+        patch_keras()
+    monkeypatch.undo()
+    assert own_names() == before
+
+
+def test_a_keras_whose_classes_keep_their_function_elsewhere(monkeypatch):
+    monkeypatch.setattr(adapter, "_KERAS_FUNCTION", None)
+    with pytest.raises(RuntimeError, match=r"expects it: KLDivergence\.fn"):
+        KLDivergence()
+    with pytest.raises(RuntimeError, match=r"expects it: KLDivergence\._fn"):
+        KLDivergenceMetric()
+
+
+LOAD = """
+import sys
+import keras
+if {patched}:
+    from kldiv_fast.keras import patch_keras
+    patch_keras()
+model = keras.saving.load_model({path!r})
+losses = [model.loss[0], model.loss[1], model.loss[2]]
+metrics = [m for m in model._compile_metrics._user_metrics[0]]
+print(*sorted({{getattr(x, "__module__", None) or type(x).__module__ for x in losses[:1] + losses[1:2] + metrics}}))
+print("kldiv_fast" in sys.modules)
+"""
+
+
+def test_a_model_saved_while_patched_loads_without_kldiv_fast(rng, tmp_path):
+    path = str(tmp_path / "model.keras")
+    patch_keras()
+    try:
+        inputs = keras.Input((FEATURES,))
+        heads = [keras.layers.Dense(CLASSES, activation="softmax")(inputs) for _ in range(3)]
+        model = keras.Model(inputs, heads)
+        losses = [keras.losses.KLDivergence(), keras.losses.kl_divergence, "kld"]
+        model.compile("sgd", losses, metrics=[[keras.metrics.KLDivergence()], [], []])
+        x, y = data(rng)
+        model.fit(x, [y] * 3, verbose=0)
+        model.save(path)
+    finally:
+        unpatch_keras()
+    plain = printed(LOAD.format(path=path, patched=False)).splitlines()
+    assert plain == ["keras.src.losses.losses keras.src.metrics.probabilistic_metrics", "False"]
+    patched = printed(LOAD.format(path=path, patched=True)).splitlines()
+    assert patched == ["kldiv_fast.keras", "True"]
+
+
+# ---- bad input ----
+
+X = np.full((2, 3), 1 / 3, np.float32)
+BAD_INPUT = {
+    "shapes": lambda loss, metric, function: function(X, X[:, :2]),
+    "shapes, loss": lambda loss, metric, function: loss()(X, X[:, :2]),
+    "ranks": lambda loss, metric, function: loss()(np.ones((2, 3, 4)), np.ones((2, 2))),
+    "reduction": lambda loss, metric, function: loss(reduction="avg"),
+    "loss argument": lambda loss, metric, function: loss(axis=1),
+    "metric argument": lambda loss, metric, function: metric(axis=1),
+    "dtype": lambda loss, metric, function: loss(dtype="float33"),
+    "weight": lambda loss, metric, function: loss()(X, X, sample_weight=np.ones(3)),
+    "metric's weight": lambda loss, metric, function: metric().update_state(X, X, np.ones(3)),
+    "list beside array": lambda loss, metric, function: loss()(X.tolist(), X),
+    "0-d": lambda loss, metric, function: function(np.float32(0.5), np.float32(0.3)),
+    "integers": lambda loss, metric, function: function(X.astype(int), X.astype(int)),
+    "complex": lambda loss, metric, function: function(X, X.astype(complex)),
+    "strings": lambda loss, metric, function: function(X, X.astype(str)),
+    "None": lambda loss, metric, function: function(None, X),
+    "metric None": lambda loss, metric, function: metric().update_state(X, None),
+    "object": lambda loss, metric, function: loss()(X, object()),
+    "symbols": lambda loss, metric, function: function(
+        keras.KerasTensor((None, 3)), keras.KerasTensor((None, 4))
+    ),
+    "no argument": lambda loss, metric, function: loss()(X),
+}
+
+
+@pytest.mark.parametrize("call", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_errors_are_keras_own(call):
+    """The same type of error, or where the backend finds nothing wrong, the same value."""
+    try:
+        expected = call(KERAS_LOSS, KERAS_METRIC, KERAS_FUNCTION)
+    except Exception as error:  # noqa: BLE001
+        with pytest.raises(Exception) as ours:
+            call(KLDivergence, KLDivergenceMetric, kl_divergence)
+        assert ours.type is type(error)
+    else:
+        agree(call(KLDivergence, KLDivergenceMetric, kl_divergence), expected)
+
+
+def test_a_missing_keras_is_told():
+    done = run_python("import sys; sys.modules['keras'] = None; import kldiv_fast.keras")
+    assert done.returncode != 0
+    assert "kldiv_fast.keras needs Keras 3: pip install 'kldiv_fast[keras]'" in done.stderr
+
+
+def test_another_backend_is_told():
+    done = run_python("import kldiv_fast.keras", KERAS_BACKEND="numpy")
+    assert done.returncode != 0
+    assert (
+        "Keras's backend is 'numpy'; kldiv_fast.keras works with: tensorflow, jax, torch"
+        in done.stderr
+    )
+
+
+def test_the_examples_in_the_docstrings():
+    result = doctest.testmod(adapter)
+    assert (result.failed, result.attempted) == (0, 22)
+
+
+# ---- the other backends ----
+
+
+@pytest.mark.skipif("KLDIV_FAST_ONE_BACKEND" in os.environ, reason="this is the other backend")
+@pytest.mark.parametrize("backend", sorted({"tensorflow", "torch", "jax"} - {BACKEND}))
+def test_on_backend(backend):
+    pytest.importorskip(backend)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env=os.environ | {"KERAS_BACKEND": backend, "KLDIV_FAST_ONE_BACKEND": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-20000:]
+    print(done.stdout.splitlines()[-1])

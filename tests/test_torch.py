@@ -1,0 +1,380 @@
+"""kldiv_fast.torch beside kldiv_fast.kl (values, errors) and beside PyTorch's own formula (gradients)."""
+
+import kldiv_fast
+import numpy as np
+import pytest
+from kldiv_fast import _core
+from oracle import distributions
+from processes import run_python
+from test_errors import CASES
+
+torch = pytest.importorskip("torch")
+from kldiv_fast.torch import kl, rows
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+SHAPES = [(3, 4), (1, 1), (7, 46), (2, 3, 17), (5,), (0, 5), (2, 0), (0, 3, 4), (40, 1000)]
+REDUCTIONS = ["mean", "sum", "none", None, "mean_with_sample_weight", "batchmean"]
+
+
+def tensors(rng, shape, dtype=torch.float32, other=None):
+    pair = distributions(rng, shape, np.float64), distributions(rng, other or shape, np.float64)
+    return [torch.from_numpy(x).to(dtype) for x in pair]
+
+
+def formula(y_true, y_pred, epsilon=1e-7):
+    t, p = y_true.clamp(epsilon, 1), y_pred.clamp(epsilon, 1)
+    return (t * (t / p).log()).sum(-1)
+
+
+def gradients(function, *inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    function(*inputs).sum().backward()
+    return [x.grad for x in inputs]
+
+
+def agree(ours, theirs, rtol=2e-6):
+    theirs = np.asarray(theirs)
+    assert (tuple(ours.shape), ours.numpy().dtype) == (theirs.shape, theirs.dtype)
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=rtol, atol=1e-9)
+
+
+# ---- values ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values(rng, shape, reduction, dtype):
+    pair = tensors(rng, shape, dtype)
+    if dtype == torch.bfloat16:  # which NumPy can't hold: the same numbers as float32
+        arrays = [x.float().numpy() for x in pair]
+    else:
+        arrays = [x.numpy() for x in pair]
+    agree(kl(*pair, reduction=reduction), kldiv_fast.kl(*arrays, reduction=reduction))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ((4, 1), (4,)),
+        ((4,), (4, 1)),
+        ((3, 4, 1), (3, 4)),
+        ((2, 3), (3,)),
+        ((3, 1), (1, 4)),
+        ((), ()),
+    ],
+    ids=str,
+)
+def test_broadcasting(rng, a, b):
+    pair = [torch.tensor(0.1 + rng.random(shape), dtype=torch.float32) for shape in (a, b)]
+    arrays = [x.numpy() for x in pair]
+    agree(kl(*pair, reduction="none"), kldiv_fast.kl(*arrays, reduction="none"))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), (1, 2), (2, 0, 1)], ids=str)
+def test_axis(rng, axis):
+    pair = tensors(rng, (3, 4, 5))
+    arrays = [x.numpy() for x in pair]
+    ours = kl(*pair, axis=axis, reduction="none")
+    agree(ours, kldiv_fast.kl(*arrays, axis=axis, reduction="none"))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (torch.float32, torch.float64),
+        (torch.float64, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.bool, torch.float16),
+        (torch.int64, torch.float32),
+        (torch.int8, torch.int16),
+    ],
+    ids=str,
+)
+def test_dtypes_that_differ(rng, a, b):
+    pair = [torch.from_numpy(rng.random((4, 5)) * 3).to(dtype) for dtype in (a, b)]
+    arrays = [x.numpy() for x in pair]
+    agree(kl(*pair, reduction="none"), kldiv_fast.kl(*arrays, reduction="none"))
+
+
+WEIGHTS = [
+    ((4, 5), (4,)), ((4, 5), (4, 1)), ((4, 5), (1,)), ((4, 5), ()), ((2, 3, 5), (2, 3)),
+    ((2, 3, 5), (3,)), ((2, 3, 5), (2, 3, 1)), ((2, 1, 5), (2,)), ((2, 3, 1, 5), (2, 3)), ((5,), (1,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given", [("sample_weight",), ("mask",), ("sample_weight", "mask")], ids=str
+)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("shape", "weight_shape"), WEIGHTS, ids=str)
+def test_weights_and_masks(rng, shape, weight_shape, reduction, given):
+    pair = tensors(rng, shape)
+    arrays = {
+        "sample_weight": np.asarray(rng.random(weight_shape), np.float32),
+        "mask": np.asarray(rng.random(weight_shape) < 0.6),
+    }
+    ours = {name: torch.from_numpy(arrays[name]) for name in given}
+    theirs = {name: arrays[name] for name in given}
+    expected = kldiv_fast.kl(*(x.numpy() for x in pair), reduction=reduction, **theirs)
+    agree(kl(*pair, reduction=reduction, **ours), expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "mean_with_sample_weight"])
+def test_all_masked_is_zero_with_gradients_of_zero(rng, reduction):
+    y_true, y_pred = tensors(rng, (3, 4))
+    y_pred.requires_grad_()
+    value = kl(y_true, y_pred, mask=[False] * 3, reduction=reduction)
+    value.backward()
+    assert value == 0
+    assert torch.count_nonzero(y_pred.grad) == 0
+
+
+def test_a_masked_row_may_hold_nan(rng):
+    y_true, y_pred = tensors(rng, (3, 4))
+    expected = kl(y_true[:2], y_pred[:2])
+    for x in (y_true, y_pred):
+        x[2] = torch.nan
+    y_pred.requires_grad_()
+    value = kl(y_true, y_pred, mask=[1, 1, 0])
+    value.backward()
+    torch.testing.assert_close(value.detach(), expected)
+    assert torch.isfinite(y_pred.grad).all()
+    assert torch.count_nonzero(y_pred.grad[2]) == 0
+
+
+# ---- gradients ----
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"),
+    [("float32", 2e-6), ("float64", 1e-14), ("float16", 1e-3), ("bfloat16", 1e-2)],
+)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 46), (2, 3, 17), (5,), (0, 5), (40, 1000)], ids=str)
+def test_gradients(rng, shape, dtype, rtol):
+    """In the input's dtype; 16-bit ones rounded once from the formula in float32."""
+    pair = tensors(rng, shape, DTYPES[dtype])
+    wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in pair]
+    for mine, theirs in zip(
+        gradients(rows_with(1e-7), *pair), gradients(formula, *wide), strict=True
+    ):
+        assert mine.dtype == DTYPES[dtype]
+        torch.testing.assert_close(mine, theirs.to(mine.dtype), rtol=rtol, atol=1e-6)
+
+
+def rows_with(epsilon):
+    return lambda y_true, y_pred: rows(y_true, y_pred, epsilon)
+
+
+def test_gradients_at_the_clip(rng):
+    low = np.float32(1e-7)
+    edges = [-1.0, 0.0, np.nextafter(low, 0), low, np.nextafter(low, 1), 0.5]
+    edges += [1 - 6e-8, 1.0, 1 + 1.2e-7, 2.0, np.inf]
+    grid = torch.from_numpy(np.array(np.meshgrid(edges, edges), np.float32).reshape(2, -1, 1))
+    for mine, theirs in zip(
+        gradients(rows_with(1e-7), *grid), gradients(formula, *grid), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("wrt", [(True, False), (False, True), (True, True)], ids=str)
+def test_gradcheck(rng, wrt):
+    pair = tensors(rng, (3, 5), torch.float64)
+    pair[1][0, 0] = 1.5  # beyond the clip
+    for x, needed in zip(pair, wrt, strict=True):
+        x.requires_grad_(needed)
+    for function in (rows_with(1e-3), kl):
+        assert torch.autograd.gradcheck(function, pair)
+        assert torch.autograd.gradgradcheck(function, pair)
+
+
+def test_gradcheck_of_everything_at_once(rng):
+    y_true, y_pred = tensors(rng, (3, 1, 4), torch.float64, other=(2, 4))
+    weight = torch.from_numpy(rng.random((3, 2)))
+    inputs = [x.requires_grad_() for x in (y_true, y_pred, weight)]
+    mask = [[True, False], [True, True], [False, True]]
+    for reduction in ("mean", "none", "mean_with_sample_weight", "batchmean"):
+        assert torch.autograd.gradcheck(
+            lambda t, p, w: kl(t, p, sample_weight=w, mask=mask, axis=-1, reduction=reduction),  # noqa: B023
+            inputs,
+        )
+
+
+def test_only_the_gradients_asked_for_are_computed_in_place(rng, monkeypatch):
+    """Zero-copy: the core is given the tensors' own memory."""
+    calls = []
+    core = _core.rows
+    monkeypatch.setattr(_core, "rows", lambda *a: (calls.append(a), core(*a)))
+    for dtype in DTYPES.values():
+        y_true, y_pred = tensors(rng, (3, 4), dtype)
+        y_pred.requires_grad_()
+        calls.clear()
+        kl(y_true, y_pred).backward()
+        assert len(calls) == 2
+        for _, t, p, *_ in calls:
+            assert (t, p) == (y_true.data_ptr(), y_pred.data_ptr())
+        *_, upstream, _, out, grad_true, grad_pred = calls[1]
+        assert upstream and grad_pred
+        assert not out and not grad_true
+
+
+def test_strides(rng):
+    pair = [x.T for x in tensors(rng, (6, 5))]
+    agree(kl(*pair, reduction="none"), kldiv_fast.kl(*(x.numpy() for x in pair), reduction="none"))
+    for mine, theirs in zip(
+        gradients(kl, *pair), gradients(lambda t, p: formula(t, p).mean(), *pair), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_lazy_negation_is_not_lost():
+    y_true = torch.imag(torch.tensor([[0.25 - 0.5j, 0.75 - 0.5j]]).conj())
+    assert y_true.is_neg()
+    y_pred = torch.tensor([[0.2, 0.8]])
+    torch.testing.assert_close(kl(y_true, y_pred), formula(y_true, y_pred)[0])
+
+
+def test_forward_mode(rng):
+    pair = [x.requires_grad_() for x in tensors(rng, (3, 5), torch.float64)]
+    assert torch.autograd.gradcheck(rows_with(1e-3), pair, check_forward_ad=True)
+
+
+def test_transforms_raise(rng):
+    """torch.func finds an error, never a zero."""
+    y_true, y_pred = tensors(rng, (3, 4))
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        torch.func.grad(kl, argnums=1)(y_true, y_pred)
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        torch.func.jvp(lambda p: kl(y_true, p), (y_pred,), (torch.ones_like(y_pred),))
+
+
+# ---- the ops, and the compiler ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize(
+    "wrt", [(False, False), (True, False), (False, True), (True, True)], ids=str
+)
+def test_opcheck(rng, wrt, dtype):
+    pair = tensors(rng, (3, 5), dtype)
+    for x, needed in zip(pair, wrt, strict=True):
+        x.requires_grad_(needed)
+    torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, 1e-7))
+    upstream = torch.rand(3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.library.opcheck(
+        torch.ops.kldiv_fast.rows_backward.default,
+        (upstream, *(x.detach() for x in pair), 1e-7, *wrt),
+    )
+
+
+def test_opcheck_of_strided_tensors(rng):
+    pair = [x.T for x in tensors(rng, (3, 5))]
+    torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, 1e-7))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile(rng, dynamic):
+    compiled = torch.compile(
+        lambda t, p, w: kl(t, p.softmax(-1), sample_weight=w), fullgraph=True, dynamic=dynamic
+    )
+    for shape in ((4, 6), (5, 7)):
+        y_true, logits = tensors(rng, shape)
+        weight = torch.from_numpy(rng.random(shape[0], np.float32))
+        arguments = [y_true, logits, weight]
+        mine = gradients(compiled, *arguments)
+        theirs = gradients(lambda t, p, w: (formula(t, p.softmax(-1)) * w).mean(), *arguments)
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_fake_tensors_have_shapes_and_no_values():
+    t = torch.empty(3, 4, device="meta", dtype=torch.bfloat16)
+    value = rows(t, t, 1e-7)
+    assert (value.shape, value.dtype, value.is_meta) == ((3,), torch.float32, True)
+
+
+# ---- bad input ----
+
+# What PyTorch has no counterpart for: object arrays, strings and the like.
+ELSEWHERE = (
+    "out",
+    "num_threads",
+    "unknown",
+    "object",
+    "string",
+    "datetime",
+    "longdouble",
+    "ragged",
+)
+SHARED = {
+    name: case
+    for name, case in CASES.items()
+    if not name.startswith((*ELSEWHERE, "None", "masked array"))
+}
+
+
+def as_tensor(x):
+    return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+
+
+@pytest.mark.parametrize(("change", "error", "message"), SHARED.values(), ids=SHARED)
+def test_errors_are_those_of_kl(change, error, message):
+    x = torch.full((4, 3), 1 / 3)
+    arguments = dict(y_true=x, y_pred=x) | {
+        name: as_tensor(value) for name, value in change.items()
+    }
+    with pytest.raises(error, match=message.replace("of dtype ", r"of dtype (torch\.)?")):
+        kl(**arguments)
+
+
+def test_what_is_no_dense_tensor_is_refused():
+    x = torch.full((4, 3), 1 / 3)
+    for bad, message in (
+        (x.numpy(), "y_true is of type ndarray; expected a tensor"),
+        (x.to_sparse(), "y_true is a tensor of layout torch.sparse_coo; expected a dense one"),
+        (x.to(torch.float8_e4m3fn), "y_true is of dtype torch.float8_e4m3fn"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            kl(bad, x)
+    with pytest.raises(TypeError, match=r"epsilon is None; expected a number in \[0, 1\)"):
+        kl(x, x, epsilon=None)
+
+
+def test_another_device_is_refused():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        x, y = torch.empty(2, 3), torch.empty(2, 3, device="cuda")
+        with pytest.raises(TypeError, match=r"y_pred is a tensor on the device cuda.*y_pred\.cpu"):
+            kl(x, y)
+
+
+def test_the_ops_check_what_memory_safety_rests_on():
+    x, wide = torch.rand(3, 4), torch.rand(3, 4, dtype=torch.float64)
+    op, backward = torch.ops.kldiv_fast.rows, torch.ops.kldiv_fast.rows_backward
+    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(2, 4\)"):
+        op(x, x[:2], 1e-7)
+    with pytest.raises(TypeError, match=r"dtypes torch\.float32 and torch\.float64"):
+        op(x, wide, 1e-7)
+    with pytest.raises(ValueError, match=r"upstream has shape \(2,\)"):
+        backward(torch.ones(2), x, x, 1e-7, True, True)
+    with pytest.raises(ValueError, match=r"dtype torch\.float64"):
+        backward(torch.ones(3, dtype=torch.float64), x, x, 1e-7, True, True)
+
+
+def test_a_missing_torch_is_told():
+    done = run_python("import sys; sys.modules['torch'] = None; import kldiv_fast.torch")
+    assert done.returncode != 0
+    assert "kldiv_fast.torch needs PyTorch: pip install 'kldiv_fast[torch]'" in done.stderr
+
+
+def test_the_example_in_the_docstring():
+    import doctest
+
+    import kldiv_fast.torch
+
+    assert doctest.testmod(kldiv_fast.torch) == doctest.TestResults(failed=0, attempted=7)
