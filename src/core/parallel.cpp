@@ -21,6 +21,7 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #endif
 #if defined(__SSE2__) || defined(_M_X64)
@@ -33,9 +34,10 @@ namespace {
 // A second thread has to save more than waking it costs (some microseconds): 64 Ki elements take one thread some 8 us.
 constexpr int64_t kElementsPerThread = int64_t{1} << 16;
 constexpr std::chrono::milliseconds kPollEvery{20};
-// How long a thread looks out for the next job, or for the last helper, before it sleeps: about as long as falling asleep
-// and waking up take.
-constexpr std::chrono::microseconds kLookOut{50};
+// How long a thread looks out for the next job, or for the last helper, before it sleeps: at first without a break, then
+// letting others go first. (Waking up costs some 50 us, and may be on the waker's own core.)
+constexpr std::chrono::microseconds kAttentive{10};
+constexpr std::chrono::microseconds kLookOut{1000};
 
 std::atomic<int> threads_setting{0};  // 0: OpenMP's own
 
@@ -63,14 +65,39 @@ void relax() {
 // Whether `holds` came true within kLookOut.
 template <class Condition>
 bool look_out(Condition holds) {
-    const auto end = std::chrono::steady_clock::now() + kLookOut;
-    do {
-        for (int i = 0; i < 32; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    for (auto now = begin; now < begin + kLookOut; now = std::chrono::steady_clock::now()) {
+        for (int i = 0; i < 16; ++i) {
             if (holds()) return true;
             relax();
         }
-    } while (std::chrono::steady_clock::now() < end);
+        if (now > begin + kAttentive) std::this_thread::yield();
+    }
     return false;
+}
+
+// The core that the calling thread runs on, -1 where nobody says.
+int current_core() {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+// Schedulers like to wake a helper on its caller's core, and may leave it there for long while others are idle: there it
+// helps nobody. Leaves that core for another that this thread may use.
+void step_aside(int core) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (core < 0 || current_core() != core || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    cpu_set_t others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)core;
+#endif
 }
 
 // One call's tasks, handed out in order by a counter. It stands on the caller's stack.
@@ -117,6 +144,7 @@ private:
         while (size_ < job.free_seats && grow()) ++size_;
         job.behind = first_;
         first_ = &job;
+        callers_core_.store(current_core(), std::memory_order_relaxed);
         opened_.fetch_add(1, std::memory_order_relaxed);
         const int to_wake = static_cast<int>(smaller(job.free_seats, asleep_));
         lock.unlock();
@@ -183,17 +211,22 @@ private:
     void wait_for_a_job(std::unique_lock<std::mutex> &lock) {
         const uint64_t seen = opened_.load(std::memory_order_relaxed);
         lock.unlock();
-        const bool opened = look_out([&] { return opened_.load(std::memory_order_relaxed) != seen; });
+        const auto opened = [&] { return opened_.load(std::memory_order_relaxed) != seen; };
+        if (!look_out(opened)) {
+            lock.lock();
+            ++asleep_;
+            wake_.wait(lock, opened);
+            --asleep_;
+            lock.unlock();
+        }
+        step_aside(callers_core_.load(std::memory_order_relaxed));
         lock.lock();
-        if (opened) return;
-        ++asleep_;
-        wake_.wait(lock, [&] { return opened_.load(std::memory_order_relaxed) != seen; });
-        --asleep_;
     }
 
     std::mutex mutex_;
     std::condition_variable wake_, left_;
     std::atomic<uint64_t> opened_{0};  // jobs so far
+    std::atomic<int> callers_core_{-1};  // of the last
     Job *first_ = nullptr;
     int size_ = 0;    // helpers there are
     int asleep_ = 0;  // of them
