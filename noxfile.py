@@ -72,7 +72,7 @@ def lint(session):
 
 @nox.session(default=False)
 def tidy(session):
-    """clang-tidy over the core, the bindings and the Cython face."""
+    """clang-tidy over the core, the bindings, the Cython face and the adapters."""
     session.install(*group("tidy"))
     pybind11 = session.run("python", "-m", "pybind11", "--cmakedir", silent=True).strip()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,9 +82,8 @@ def tidy(session):
             *[f"-DPython_EXECUTABLE={session.bin}/python", f"-Dpybind11_DIR={pybind11}"],
             "-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON",  # clang-tidy's wheel has no omp.h
         )
-        units = [
-            str(p) for s in ("core", "bindings", "cython") for p in Path("src", s).glob("*.cpp")
-        ]
+        folders = ("core", "bindings", "cython", "adapters")
+        units = [str(p) for s in folders for p in Path("src", s).glob("*.cpp")]
         session.run("clang-tidy", "-p", folder, "--quiet", *sorted(units))
 
 
@@ -137,7 +136,9 @@ def wheel(session):
         if size > 1_000_000:
             session.error("a wheel holds at most 1 MB before OpenMP's runtime")
         if sys.platform == "linux":
-            session.run("auditwheel", "repair", "-w", f"{folder}/repaired", str(built))
+            # TensorFlow's op is loaded into a TensorFlow that is there, and brings none along.
+            alone = ["--exclude", "libtensorflow_framework.so.2"]
+            session.run("auditwheel", "repair", *alone, "-w", f"{folder}/repaired", str(built))
             (built,) = Path(folder, "repaired").glob("*.whl")
         session.run("python", "-m", "venv", f"{folder}/empty")
         bin_folder = Path(folder, "empty", "Scripts" if os.name == "nt" else "bin")

@@ -51,7 +51,7 @@ def case(request):
 
 
 def bits(t, p, epsilon, **keywords):
-    """What the program prints: the sum, and the rows along each axis, in float64."""
+    """What the program prints: the sum, the rows along each axis, in float64, and both gradients."""
 
     def rows(axis):
         # float32 inputs give float32 rows; the core's own are float64.
@@ -64,19 +64,27 @@ def bits(t, p, epsilon, **keywords):
         return out
 
     total = np.array(kldiv_fast._core.run(t, p, 1, (len(t),), None, None, None, epsilon, 0))
-    return total, rows(1), rows(0)
+    grads = np.empty((2, *t.shape), np.float64 if t.dtype == np.float64 else np.float32)
+    threads = keywords.get("num_threads", 0)
+    upstream = np.ones(len(t))  # for each row: gradients of rows, not of a sum over everything
+    out = np.empty(len(t))
+    kldiv_fast._core.run(
+        t, p, 1, (len(t),), None, None, out, epsilon, threads, upstream, grads[0], grads[1]
+    )
+    return total, rows(1), rows(0), grads.astype(np.float64)
 
 
 def test_bits_of_the_table(isa, case):
     t, p, epsilon, expected = case
-    total, rows, columns = bits(t, p, epsilon)
+    total, rows, columns, gradients = bits(t, p, epsilon)
     if isa == "baseline":
         kldiv_fast._core.select_isa(kldiv_fast.available_isas()[0])
         others = bits(t, p, epsilon)
-        for ours, theirs in zip((total, rows, columns), others, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=3e-7, atol=1e-7)
+        for ours, theirs in zip((total, rows, columns, gradients), others, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=3e-7, atol=5e-7)
     else:
-        assert [int(total.view(np.uint64)), digest(rows), digest(columns)] == expected
+        found = [int(total.view(np.uint64)), digest(rows), digest(columns), digest(gradients.ravel())]
+        assert found == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7, 16])

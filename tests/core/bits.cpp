@@ -28,6 +28,16 @@ uint64_t hash(const std::vector<double> &values) {
     return h;
 }
 
+// Both gradients of every row, y_true's first.
+template <class Result>
+std::vector<double> gradients(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype dtype, Shape shape,
+                              double epsilon) {
+    const int64_t n = shape.rows * shape.classes;
+    std::vector<Result> grads(2 * n);
+    kldiv_rows(dtype, t.data(), p.data(), shape.rows, shape.classes, epsilon, nullptr, 0, nullptr, grads.data(), grads.data() + n);
+    return std::vector<double>(grads.begin(), grads.end());
+}
+
 kldiv_problem problem_over(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype dtype, Shape shape,
                            bool down, double epsilon, std::vector<double> &out) {
     const int64_t size = size_of(dtype), row = shape.classes * size;
@@ -70,8 +80,10 @@ int main(int argc, char **argv) {
                 kldiv_run(&down, nullptr);
                 along.out = nullptr;
                 kldiv_run(&along, &total);
-                std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n", kNames[d],
-                            shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns));
+                const std::vector<double> grads = d == KLDIV_FLOAT64 ? gradients<double>(t, p, kDtypes[d], shape, epsilon)
+                                                                     : gradients<float>(t, p, kDtypes[d], shape, epsilon);
+                std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n",
+                            kNames[d], shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns), hash(grads));
             }
     return 0;
 }
