@@ -7,6 +7,7 @@ speed_*.svg and .png.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ def name_of(dtype):
 
 
 def us(seconds):
-    return f"{seconds * 1e6:.3g}"
+    """Microseconds to three digits, thousands in full."""
+    value = seconds * 1e6
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def table(head, rows):
@@ -317,6 +320,32 @@ def threads(seconds):
     return [*lines, *table(["shape", *map(str, counts)], rows)], targets
 
 
+BUSY = "while True: pass"
+
+
+def busy(seconds):
+    """All threads and one, alone and while other processes keep every core busy."""
+    t, p = make_pair((1024, 1000))
+    functions = {"all threads": lambda: kl(t, p), "one thread": lambda: kl(t, p, num_threads=1)}
+    alone = interleaved_medians(functions, seconds)
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count())]
+    try:
+        beside = interleaved_medians(functions, 2 * seconds)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    rows = [[name, us(alone[name]), us(beside[name])] for name in functions]
+    lines = ["## A busy machine", ""]
+    lines += [
+        f"1024x1000 float32, microseconds; busy: beside {len(others)} processes that never rest.",
+        "",
+        *table(["", "alone", "busy"], rows),
+    ]
+    ratio = beside["all threads"] / beside["one thread"]
+    return lines, [Target("1024x1000 on a busy machine: all threads over one", ratio, 1.1)]
+
+
 # ---- one small call ----
 
 
@@ -515,7 +544,7 @@ def save(figure, name):
 
 
 SECTIONS = [latency, peers, limit, gradients, sizes, kernels, threads, reductions, layouts]
-SECTIONS += [memory]
+SECTIONS += [busy, memory]
 
 
 def page(results):

@@ -83,7 +83,12 @@ def test_bits_of_the_table(isa, case):
         for ours, theirs in zip((total, rows, columns, gradients), others, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=3e-7, atol=5e-7)
     else:
-        found = [int(total.view(np.uint64)), digest(rows), digest(columns), digest(gradients.ravel())]
+        found = [
+            int(total.view(np.uint64)),
+            digest(rows),
+            digest(columns),
+            digest(gradients.ravel()),
+        ]
         assert found == expected
 
 
