@@ -3,6 +3,7 @@
 // that the ISA and the number of threads are one state. It holds no core and computes nothing itself.
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 
 #include "kldiv.h"
@@ -14,9 +15,9 @@ decltype(&kldiv_run) core = nullptr;
 
 // ---- A kernel's tensors ----
 
-struct Failure {
+struct Failure : std::runtime_error {
+    Failure(TF_Code its_code, const std::string &message) : std::runtime_error(message), code(its_code) {}
     TF_Code code;
-    std::string message;
 };
 
 struct Delete {
@@ -169,7 +170,7 @@ void compute(void *, TF_OpKernelContext *context) {
     try {
         kernel(context, status.get());
     } catch (const Failure &failure) {
-        TF_SetStatus(status.get(), failure.code, failure.message.c_str());
+        TF_SetStatus(status.get(), failure.code, failure.what());
     } catch (const std::bad_alloc &) {
         TF_SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory");
     }
