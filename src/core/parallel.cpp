@@ -10,9 +10,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #if defined(_OPENMP)
@@ -126,6 +126,13 @@ struct Job {
         }
     }
 
+    // The poll forked, and this is the child: helpers are gone with the tasks that they had begun, and the pool's mutex
+    // may be theirs for ever.
+    void work_again(Poll &poll) {
+        next.store(0, std::memory_order_relaxed);
+        work(0, &poll);
+    }
+
     bool wants_help() const { return free_seats > 0 && next.load(std::memory_order_relaxed) < tasks; }
 };
 
@@ -135,7 +142,10 @@ public:
     void run(Job &job, Poll &poll) {
         open(job);
         job.work(0, &poll);
-        close(job);
+        if (forked.load(std::memory_order_relaxed))
+            job.work_again(poll);
+        else
+            close(job);
     }
 
 private:
@@ -172,16 +182,19 @@ private:
         try {
             std::thread([this] { serve(); }).detach();
             return true;
-        } catch (const std::system_error &) {
-            return false;  // no more threads are to be had: fewer will do
+        } catch (const std::exception &) {
+            return false;  // no more threads, or no memory for one, are to be had: fewer will do
         }
     }
 
     void serve() {
 #if defined(__unix__) || defined(__APPLE__)
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for the program's own threads
+        // Signals are for the program's own threads, but for those that a task itself may raise: blocked, they would end
+        // the process without the program's handler (Python's faulthandler).
+        sigset_t blocked;
+        sigfillset(&blocked);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&blocked, fault);
+        pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 #endif
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
