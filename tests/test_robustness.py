@@ -211,3 +211,22 @@ with tempfile.NamedTemporaryFile() as file:
         done = run_python(code, OMP_NUM_THREADS="2")
         assert done.returncode < 0
         assert "Fatal Python error: " in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs affinities of single threads")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="one core")
+def test_helpers_are_not_bound_to_their_callers_core():
+    """OMP_PROC_BIND binds the calling thread, which a helper starts as a child of."""
+    code = """
+import os, time, kldiv_fast
+allowed = os.sched_getaffinity(0)
+before = set(os.listdir("/proc/self/task"))
+kldiv_fast.kl(t, p, num_threads=2)
+time.sleep(0.2)  # until the helper has found its place, and sleeps
+helpers = set(os.listdir("/proc/self/task")) - before
+print(len(helpers), len(allowed), *(len(os.sched_getaffinity(int(i))) > 1 for i in helpers))
+"""
+    environment = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
+    bound = printed(SETUP + code, OMP_PROC_BIND="true", OMP_PLACES="cores", **environment)
+    assert bound == "1 1 True"
+    assert printed(SETUP + code, OMP_PROC_BIND="false", **environment).endswith(" True")

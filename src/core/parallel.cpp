@@ -100,6 +100,25 @@ void step_aside(int core) {
 #endif
 }
 
+// Where OpenMP binds threads to cores (OMP_PROC_BIND) it has bound the calling thread, and a helper starts with that
+// thread's cores: it leaves them for all that OpenMP may use.
+void leave_callers_place() {
+#if defined(__linux__) && defined(_OPENMP)
+    if (omp_get_proc_bind() == omp_proc_bind_false) return;
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (int place = 0; place < omp_get_num_places(); ++place) {
+        int cores[CPU_SETSIZE];
+        const int n = omp_get_place_num_procs(place);
+        if (n > CPU_SETSIZE) return;
+        omp_get_place_proc_ids(place, cores);
+        for (int i = 0; i < n; ++i)
+            if (cores[i] >= 0 && cores[i] < CPU_SETSIZE) CPU_SET(cores[i], &all);
+    }
+    if (CPU_COUNT(&all) > 0) sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
 // One call's tasks, handed out in order by a counter. It stands on the caller's stack.
 struct Job {
     const int64_t tasks;
@@ -196,6 +215,7 @@ private:
         for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&blocked, fault);
         pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 #endif
+        leave_callers_place();
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             if (Job *job = job_that_wants_help())
