@@ -182,6 +182,32 @@ def test_large_gradients_go_past_the_caches(isa, rng):
     close(gradient, formula(t, p, np.float32(1), np.float32(1e-7))[1], np.float32)
 
 
+def uneven_layouts(rng):
+    """Calls whose gradients or factors lie otherwise than the inputs do: y_true, y_pred, axis, upstream."""
+    t, p = rng.random((2, 90, 100)).astype(np.float16)
+    one = np.broadcast_to(0.3, (31, 17, 40))
+    many = sample(rng, one.shape, np.float64)
+    rows = np.asfortranarray(rng.random((4, 8)))
+    stack = sample(rng, (2, 500, 4, 8))
+    return {
+        "both are packed, one of them in crossed tiles": (t, np.asfortranarray(p), 1, None),
+        "one input repeats one number": (one, np.asfortranarray(many), 2, None),
+        "and the other goes backwards": (one, many[:, ::-1].copy()[:, ::-1], 2, None),
+        "upstream lies across the rows": (*stack, 0, rows),
+    }
+
+
+@pytest.mark.parametrize("case", uneven_layouts(np.random.default_rng(0)))
+@pytest.mark.parametrize("wrt", [*BOTH, BOTH])
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_the_value_keeps_its_bits_whatever_the_layout(isa, rng, case, wrt, reduction):
+    t, p, axis, upstream = uneven_layouts(rng)[case]
+    keywords = {"axis": axis, "reduction": reduction}
+    factor = upstream if reduction == "none" else None
+    value, _ = kl_value_and_grad(t, p, wrt=wrt, upstream=factor, **keywords)
+    np.testing.assert_array_equal(value, kl(t, p, **keywords))
+
+
 def test_any_number_of_threads(rng):
     t, p = sample(rng, (3000, 200)), sample(rng, (3000, 200))
     one = kl_value_and_grad(t, p, wrt=BOTH, axis=0, num_threads=1)

@@ -6,7 +6,7 @@ import sys
 import kldiv_fast
 import numpy as np
 import pytest
-from processes import printed
+from processes import printed, run_python
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
@@ -158,3 +158,75 @@ def test_shape_that_changes_hands(rng):
             shapes * 20,
         )
         assert list(together) == alone * 20
+
+
+@posix
+def test_a_fork_in_the_middle_of_a_call():
+    """A signal's handler forks while helpers are at work, which the child has not."""
+    code = """
+import os, signal
+import numpy as np
+from kldiv_fast import kl
+
+x = np.broadcast_to(np.float32(0.5), (4 * 10**8,))
+child = None
+def fork(*_):
+    global child
+    child = os.fork() if child is None else child
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # ends a child that hangs
+signal.signal(signal.SIGALRM, fork)
+signal.setitimer(signal.ITIMER_REAL, 0.06)
+while child is None:
+    value = kl(x, np.float32(0.25), epsilon=1e-7, reduction="sum", num_threads=2)
+expected = kl(x[:1000], np.float32(0.25), reduction="sum") * 400_000
+assert abs(value / expected - 1) < 1e-6, (value, expected)
+if child == 0:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    done = run_python(code, OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+
+
+@posix
+def test_a_fault_in_a_helper_reaches_the_handler_of_the_program():
+    """The middle of a mapped file is gone: faulthandler says so, whichever thread reads it."""
+    code = """
+import faulthandler, os, tempfile
+import numpy as np
+from kldiv_fast import kl
+
+faulthandler.enable()
+n = 1 << 22
+with tempfile.NamedTemporaryFile() as file:
+    file.truncate(4 * n)
+    mapped = np.memmap(file.name, np.float32, "r", shape=n)
+    mapped.sum()
+    os.truncate(file.name, 2 * n)
+    kl(mapped, mapped, num_threads=2)
+"""
+    for _ in range(8):  # either thread may come to the gap first
+        done = run_python(code, OMP_NUM_THREADS="2")
+        assert done.returncode < 0
+        assert "Fatal Python error: " in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs affinities of single threads")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="one core")
+def test_helpers_are_not_bound_to_their_callers_core():
+    """OMP_PROC_BIND binds the calling thread, which a helper starts as a child of."""
+    code = """
+import os, time, kldiv_fast
+allowed = os.sched_getaffinity(0)
+before = set(os.listdir("/proc/self/task"))
+kldiv_fast.kl(t, p, num_threads=2)
+time.sleep(0.2)  # until the helper has found its place, and sleeps
+helpers = set(os.listdir("/proc/self/task")) - before
+print(len(helpers), len(allowed), *(len(os.sched_getaffinity(int(i))) > 1 for i in helpers))
+"""
+    environment = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
+    bound = printed(SETUP + code, OMP_PROC_BIND="true", OMP_PLACES="cores", **environment)
+    assert bound == "1 1 True"
+    assert printed(SETUP + code, OMP_PROC_BIND="false", **environment).endswith(" True")

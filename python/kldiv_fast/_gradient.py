@@ -4,6 +4,7 @@ An argument that is not broadcast gets its gradient straight from the core. One 
 it was broadcast along, a block at a time (:func:`_add_broadcast_gradient`).
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -184,7 +185,7 @@ def _run(problem, reduction, axis, factors, given, targets):
     grad_true = views.true if "y_true" in targets else None
     grad_pred = views.pred if "y_pred" in targets else None
     values = np.empty(a.rows, problem.dtype) if is_none(reduction) else None
-    if _in_one_pass(problem, given, targets, (grad_true, grad_pred)):
+    if _in_one_pass(problem, factors, [x for x in (grad_true, grad_pred) if x is not None]):
         total = problem.run(values, factors, grad_true, grad_pred)
     else:
         total = problem.run(values)
@@ -195,18 +196,45 @@ def _run(problem, reduction, axis, factors, given, targets):
     return problem.mean(total) if values is None else values[()]
 
 
-def _in_one_pass(problem, given, targets, views):
-    """Whether no argument is broadcast, and gradients are laid out so that the value keeps its bits."""
+def _in_one_pass(problem, factors, views):
+    """Whether no argument is broadcast, and gradients and factors lie so that the value keeps its bits.
+
+    Its bits depend on the order of summation, and the core makes one axis of two only where all that
+    it reads and writes allows it.
+    """
     a = problem.arranged
-    classes = broadcast(a.true.shape, a.pred.shape)[a.true.ndim - a.class_ndim :]
-    whole = all(view is None or view.shape == a.rows + classes for view in views)
-    return whole and all(_laid_out_alike(given[name], targets[name]) for name in targets)
-
-
-def _laid_out_alike(x, target):
-    if x.flags.c_contiguous and target.flags.c_contiguous:
+    shape = a.rows + broadcast(a.true.shape, a.pred.shape)[a.true.ndim - a.class_ndim :]
+    if any(view.shape != shape for view in views):
+        return False
+    everything = (a.true, a.pred, *views)
+    if factors.ndim == 0 and all(x.shape == shape and x.flags.c_contiguous for x in everything):
         return True
-    return min(x.strides) >= 0 and target.strides == _fresh(x, target.dtype).strides
+    return _lie_alike(a, shape, factors, views)
+
+
+def _lie_alike(a, shape, factors, views):
+    """Whether views and factors go on from axis to axis, and element by element, where both inputs do."""
+    inputs = [np.broadcast_to(x, shape) for x in (a.true, a.pred)]
+    # The core goes forwards along an axis that the inputs go backwards along.
+    signs = [
+        1 if max(strides) > 0 else -1 for strides in zip(*(x.strides for x in inputs), strict=True)
+    ]
+    axes = [i for i, n in enumerate(shape) if n != 1]
+
+    def continues(x, i, j):
+        return signs[i] * x.strides[i] == shape[j] * signs[j] * x.strides[j]
+
+    def is_dense(x, i):
+        return signs[i] * x.strides[i] == x.itemsize
+
+    factors = np.broadcast_to(factors, a.rows)
+    for i, j in itertools.permutations(axes, 2):
+        added = [*views, factors] if max(i, j) < len(a.rows) else views
+        if all(continues(x, i, j) for x in inputs) and not all(continues(x, i, j) for x in added):
+            return False
+    return all(
+        all(is_dense(x, i) for x in views) for i in axes if all(is_dense(x, i) for x in inputs)
+    )
 
 
 def _write_gradient(problem, name, factors, view):

@@ -89,7 +89,8 @@ typedef struct {
 /* With `out`, write every (weighted, unmasked) row value there and leave *total untouched; without, write their sum.
  * With neither `out` nor `total`, only gradients are computed, which spares the logarithm where y_pred's alone is wanted.
  * Gradients come from the same pass over the inputs; they may not overlap them. The values have the same bits with and
- * without. */
+ * without, if gradients are in the kernel's format and lie as the inputs do: `upstream` and gradients go on from one axis
+ * to another, and gradients lie side by side along an axis, wherever both inputs do (_lie_alike in _gradient.py). */
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total);
 
 /* kldiv_run for C-contiguous rows of native elements of a kernel dtype. `out` (rows), `upstream` (rows) and the gradients

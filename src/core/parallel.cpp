@@ -10,9 +10,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #if defined(_OPENMP)
@@ -100,6 +100,25 @@ void step_aside(int core) {
 #endif
 }
 
+// Where OpenMP binds threads to cores (OMP_PROC_BIND) it has bound the calling thread, and a helper starts with that
+// thread's cores: it leaves them for all that OpenMP may use.
+void leave_callers_place() {
+#if defined(__linux__) && defined(_OPENMP)
+    if (omp_get_proc_bind() == omp_proc_bind_false) return;
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (int place = 0; place < omp_get_num_places(); ++place) {
+        int cores[CPU_SETSIZE];
+        const int n = omp_get_place_num_procs(place);
+        if (n > CPU_SETSIZE) return;
+        omp_get_place_proc_ids(place, cores);
+        for (int i = 0; i < n; ++i)
+            if (cores[i] >= 0 && cores[i] < CPU_SETSIZE) CPU_SET(cores[i], &all);
+    }
+    if (CPU_COUNT(&all) > 0) sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
 // One call's tasks, handed out in order by a counter. It stands on the caller's stack.
 struct Job {
     const int64_t tasks;
@@ -126,6 +145,13 @@ struct Job {
         }
     }
 
+    // The poll forked, and this is the child: helpers are gone with the tasks that they had begun, and the pool's mutex
+    // may be theirs for ever.
+    void work_again(Poll &poll) {
+        next.store(0, std::memory_order_relaxed);
+        work(0, &poll);
+    }
+
     bool wants_help() const { return free_seats > 0 && next.load(std::memory_order_relaxed) < tasks; }
 };
 
@@ -135,7 +161,10 @@ public:
     void run(Job &job, Poll &poll) {
         open(job);
         job.work(0, &poll);
-        close(job);
+        if (forked.load(std::memory_order_relaxed))
+            job.work_again(poll);
+        else
+            close(job);
     }
 
 private:
@@ -172,17 +201,21 @@ private:
         try {
             std::thread([this] { serve(); }).detach();
             return true;
-        } catch (const std::system_error &) {
-            return false;  // no more threads are to be had: fewer will do
+        } catch (const std::exception &) {
+            return false;  // no more threads, or no memory for one, are to be had: fewer will do
         }
     }
 
     void serve() {
 #if defined(__unix__) || defined(__APPLE__)
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for the program's own threads
+        // Signals are for the program's own threads, but for those that a task itself may raise: blocked, they would end
+        // the process without the program's handler (Python's faulthandler).
+        sigset_t blocked;
+        sigfillset(&blocked);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&blocked, fault);
+        pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 #endif
+        leave_callers_place();
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             if (Job *job = job_that_wants_help())

@@ -66,15 +66,15 @@ struct Output {
     bool staged;
 };
 
-// Where the kernel is to write the gradients of the tile that starts at `at`. With `flat` the tile's rows are read as one,
-// which sums depend on: where gradients have gaps they are staged for its sake, if they fit.
-Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool flat, const char *factors, Workspace &work) {
+// Where the kernel is to write the gradients of the tile that starts at `at`. With `together` the tile's rows are read as
+// one, or several to a vector, which sums depend on: where gradients have gaps they are staged for its sake, if they fit.
+Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool together, const char *factors, Workspace &work) {
     if (!plan.gradients) return {};
     const kldiv_axis &down = plan.other_axis();
     const GradientTile direct = {at.grad_t, at.grad_p, down.grad_y_true, down.grad_y_pred, factors};
     const bool fits = plan.needs_scratch() && tile.rows * tile.cols <= kLargestTile;
     assert(fits || !plan.staged());
-    if (!plan.staged() && (!fits || !flat || gapless(plan, direct, tile.cols))) return {direct, false};
+    if (!plan.staged() && (!fits || !together || gapless(plan, direct, tile.cols))) return {direct, false};
     const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
     return {{reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes, factors}, true};
 }
@@ -106,10 +106,10 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
             Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
             tile.mask = reinterpret_cast<const uint8_t *>(at.mask);
             tile.mask_stride = plan.row_axis.mask;
-            const bool flat = plan.plain && gapless(plan, tile);
-            const Output out = output_at(plan, cell, tile, flat, factors + r * item_size(plan.work_dtype()), work);
+            const bool together = tile.rows > 1 && gapless(plan, tile);
+            const Output out = output_at(plan, cell, tile, together, factors + r * item_size(plan.work_dtype()), work);
             const int64_t tile_rows = tile.rows, tile_cols = tile.cols;
-            if (flat && gapless(plan, out.gradients, tile.cols)) {
+            if (plan.plain && together && gapless(plan, out.gradients, tile.cols)) {
                 tile.cols *= tile.rows;
                 tile.rows = 1;
             }
