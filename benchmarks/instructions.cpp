@@ -42,13 +42,16 @@ int main(int, char **argv) {
     const int repeats = std::atoi(argv[4]);
     const int64_t size = dtype == KLDIV_FLOAT64 ? 8 : dtype == KLDIV_FLOAT32 ? 4 : 2;
     // Every element is 0.5 or 0.25: instructions do not depend on what the kernels read.
-    const uint16_t half = dtype == KLDIV_BFLOAT16 ? 0x3f00 : 0x3800, quarter = dtype == KLDIV_BFLOAT16 ? 0x3e80 : 0x3400;
+    const uint16_t half = dtype == KLDIV_BFLOAT16 ? 0x3f00 : 0x3800,
+                   quarter = dtype == KLDIV_BFLOAT16 ? 0x3e80 : 0x3400;
     std::vector<char> t(kElements * size), p(kElements * size);
     for (int64_t i = 0; i < kElements; ++i) {
         const float f[2] = {0.5f, 0.25f};
         const double d[2] = {0.5, 0.25};
         const uint16_t h[2] = {half, quarter};
-        const void *from = dtype == KLDIV_FLOAT64 ? static_cast<const void *>(d) : dtype == KLDIV_FLOAT32 ? static_cast<const void *>(f) : h;
+        const void *from = dtype == KLDIV_FLOAT64   ? static_cast<const void *>(d)
+                           : dtype == KLDIV_FLOAT32 ? static_cast<const void *>(f)
+                                                    : h;
         std::memcpy(&t[i * size], from, size);
         std::memcpy(&p[i * size], static_cast<const char *>(from) + size, size);
     }

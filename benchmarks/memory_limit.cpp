@@ -48,7 +48,8 @@ double in_threads(const char *a, const char *b, int64_t n, int threads) {
     {
         const int64_t first = n * omp_get_thread_num() / threads;
         const int64_t last = n * (omp_get_thread_num() + 1) / threads;
-        total += sum_of_both<Element>(a + first * sizeof(Element), b + first * sizeof(Element), (last - first) * sizeof(Element));
+        total += sum_of_both<Element>(a + first * sizeof(Element), b + first * sizeof(Element),
+                                      (last - first) * sizeof(Element));
     }
     return total;
 }
@@ -82,21 +83,28 @@ void write_in_threads(const char *a, const char *b, char *out, int64_t n, int th
     {
         const int64_t first = n / unit * omp_get_thread_num() / threads * unit;
         const int64_t last = n / unit * (omp_get_thread_num() + 1) / threads * unit;
-        streamed ? sum_into<Element>(a + first * size, b + first * size, out + first * size, (last - first) * size, true)
-                 : sum_into<Element>(a + first * size, b + first * size, out + first * size, (last - first) * size, false);
+        streamed
+            ? sum_into<Element>(a + first * size, b + first * size, out + first * size, (last - first) * size, true)
+            : sum_into<Element>(a + first * size, b + first * size, out + first * size, (last - first) * size, false);
     }
 }
 
 }  // namespace
 
 extern "C" {
-double read_float32(const char *a, const char *b, int64_t n, int threads) { return in_threads<float>(a, b, n, threads); }
-double read_float64(const char *a, const char *b, int64_t n, int threads) { return in_threads<double>(a, b, n, threads); }
+double read_float32(const char *a, const char *b, int64_t n, int threads) {
+    return in_threads<float>(a, b, n, threads);
+}
+double read_float64(const char *a, const char *b, int64_t n, int threads) {
+    return in_threads<double>(a, b, n, threads);
+}
 void write_float32(const char *a, const char *b, char *out, int64_t n, int threads, int streamed) {
     write_in_threads<float>(a, b, out, n, threads, streamed);
 }
 void write_float64(const char *a, const char *b, char *out, int64_t n, int threads, int streamed) {
     write_in_threads<double>(a, b, out, n, threads, streamed);
 }
-double read_16bit(const char *a, const char *b, int64_t n, int threads) { return in_threads<uint16_t>(a, b, n, threads); }
+double read_16bit(const char *a, const char *b, int64_t n, int threads) {
+    return in_threads<uint16_t>(a, b, n, threads);
+}
 }

@@ -20,8 +20,8 @@ WIDTH = 480
 
 
 def constant(name):
-    """The value of the core's one `constexpr ... name = <product of integers or powers of two>;`."""
-    pattern = re.compile(rf"constexpr \w+ {name} = ([^;]*);")
+    """The value of the core's one `constexpr ... name = <product of integers or powers of two>;`, or `name{value}`."""
+    pattern = re.compile(rf"constexpr [\w:]+ {name}(?: = |\{{)([^;]*?)\}}?;")
     (text,) = (
         match
         for file in CORE.rglob("*.[ch]pp")
@@ -46,7 +46,7 @@ CONSTANTS = {
     "large_block": f"{constant('kLargeBlock') >> 10} Ki",
     "columns": f"{constant('kColumns'):,}",
     "second_thread": f"{2 * constant('kElementsPerThread') >> 10} Ki",
-    "poll": f"{constant('kPollEvery') // 10**6} ms",
+    "poll": f"{constant('kPollEvery')} ms",
 }
 
 

@@ -11,10 +11,6 @@ from test_errors import CASES
 torch = pytest.importorskip("torch")
 from kldiv_fast.torch import kl, rows
 
-# What torch.compile and torch.func themselves import, at their first call.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`torch\.jit\.script(_method)?` is deprecated:DeprecationWarning:torch\.jit"
-)
 DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,

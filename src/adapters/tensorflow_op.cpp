@@ -116,8 +116,7 @@ kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *
 
 void run(const kldiv_problem &problem) {
     if (core == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
-    if (core(&problem, nullptr) == KLDIV_NO_MEMORY)
-        throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
+    if (core(&problem, nullptr) == KLDIV_NO_MEMORY) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
 }
 
 // ---- The kernels ----
@@ -125,8 +124,8 @@ void run(const kldiv_problem &problem) {
 Tensor allocate(TF_OpKernelContext *context, const TF_Tensor *like, const Shape &shape, int ndim, TF_Status *status) {
     int64_t bytes = item_size(like);
     for (int i = 0; i < ndim; ++i) bytes *= shape.extents[i];
-    Tensor output(TF_AllocateOutput(context, 0, TF_TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes),
-                                    status));
+    Tensor output(
+        TF_AllocateOutput(context, 0, TF_TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes), status));
     if (output == nullptr) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for the result"};
     return output;
 }
@@ -171,9 +170,7 @@ void compute(void *, TF_OpKernelContext *context) {
         kernel(context, status.get());
     } catch (const Failure &failure) {
         TF_SetStatus(status.get(), failure.code, failure.what());
-    } catch (const std::bad_alloc &) {
-        TF_SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory");
-    }
+    } catch (const std::bad_alloc &) { TF_SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory"); }
     if (TF_GetCode(status.get()) != TSL_OK) TF_OpKernelContext_Failure(context, status.get());
 }
 

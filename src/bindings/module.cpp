@@ -141,7 +141,8 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
         axis.extent = i < batch_ndim ? batch_shape[i].cast<int64_t>()
                                      : std::max<int64_t>(y_true.shape(y_true.ndim() - ndim + i),
                                                          y_pred.shape(y_pred.ndim() - ndim + i));
-        if (i >= batch_ndim && (y_true.shape(y_true.ndim() - ndim + i) == 0 || y_pred.shape(y_pred.ndim() - ndim + i) == 0))
+        if (i >= batch_ndim &&
+            (y_true.shape(y_true.ndim() - ndim + i) == 0 || y_pred.shape(y_pred.ndim() - ndim + i) == 0))
             axis.extent = 0;
         axis.y_true = stride_along(y_true, i, ndim, axis.extent, "y_true");
         axis.y_pred = stride_along(y_pred, i, ndim, axis.extent, "y_pred");
@@ -225,7 +226,7 @@ void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t 
 
 // ---- The fast path: two plain arrays and, perhaps, plain keywords. Everything else goes to Python, untouched. ----
 
-PyObject *general;                       // kldiv_fast._kl.kl
+PyObject *general;  // kldiv_fast._kl.kl
 PyObject *name_axis, *name_epsilon, *name_reduction, *name_sample_weight, *name_mask, *name_out, *name_num_threads;
 PyObject *value_mean, *value_sum, *value_sum_over_batch_size;
 
@@ -283,7 +284,8 @@ PyObject *try_plain(PyObject *const *args, Py_ssize_t positional, PyObject *keyw
     const bool is_float = num == py::detail::npy_api::NPY_FLOAT_;
     if (!is_float && num != py::detail::npy_api::NPY_DOUBLE_) return nullptr;
     const int ndim = static_cast<int>(t.ndim());
-    if (p.dtype().num() != num || is_foreign(dtype) || is_foreign(p.dtype()) || ndim == 0 || p.ndim() != ndim) return nullptr;
+    if (p.dtype().num() != num || is_foreign(dtype) || is_foreign(p.dtype()) || ndim == 0 || p.ndim() != ndim)
+        return nullptr;
     int64_t n = 1;
     for (int i = 0; i < ndim; ++i) {
         if (t.shape(i) != p.shape(i)) return nullptr;
@@ -298,10 +300,12 @@ PyObject *try_plain(PyObject *const *args, Py_ssize_t positional, PyObject *keyw
     double total = 0;
     kldiv_status status;
     if (n < kReleaseGil) {
-        status = kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, nullptr, nullptr, &total);
+        status =
+            kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, nullptr, nullptr, &total);
     } else {
         PyThreadState *state = PyEval_SaveThread();
-        status = kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, check_signals, &state, &total);
+        status = kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, check_signals, &state,
+                            &total);
         PyEval_RestoreThread(state);
     }
     raise_status(status);
@@ -316,9 +320,7 @@ PyObject *kl(PyObject *, PyObject *const *args, Py_ssize_t positional, PyObject 
     } catch (py::error_already_set &error) {
         error.restore();
         return nullptr;
-    } catch (const std::bad_alloc &) {
-        return PyErr_NoMemory();
-    }
+    } catch (const std::bad_alloc &) { return PyErr_NoMemory(); }
     return PyObject_Vectorcall(general, args, static_cast<size_t>(positional), keywords);
 }
 
@@ -383,6 +385,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
-    m.attr("run_address") = reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code of other libraries that shares this core
+    m.attr("run_address") =
+        reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code of other libraries that shares this core
     m.def("runtime", &runtime);
 }

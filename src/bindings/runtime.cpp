@@ -12,6 +12,6 @@ py::dict runtime() {
     const kldiv_threads threads = kldiv_describe_threads();
     return py::dict("compiler"_a = KLDIV_FAST_COMPILER, "build_type"_a = KLDIV_FAST_BUILD_TYPE,
                     "openmp"_a = KLDIV_FAST_OPENMP, "isas"_a = built, "setting"_a = threads.setting,
-                    "limit"_a = threads.limit, "processors"_a = threads.processors,
-                    "forked"_a = threads.forked != 0, "library"_a = threads.library);
+                    "limit"_a = threads.limit, "processors"_a = threads.processors, "forked"_a = threads.forked != 0,
+                    "library"_a = threads.library);
 }

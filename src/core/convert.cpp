@@ -72,7 +72,8 @@ void pack_grid(const Grid &grid, Target *dst) {
         for (int64_t r = 1; r < grid.rows; ++r) std::memcpy(dst + r * grid.cols, dst, grid.cols * sizeof(Target));
     } else {
         for (int64_t r = 0; r < grid.rows; ++r)
-            pack_row<Source, Target, Swapped>(grid.data + r * grid.row_stride, grid.col_stride, grid.cols, dst + r * grid.cols);
+            pack_row<Source, Target, Swapped>(grid.data + r * grid.row_stride, grid.col_stride, grid.cols,
+                                              dst + r * grid.cols);
     }
 }
 
@@ -104,7 +105,8 @@ void stream_bytes(char *dst, const char *src, int64_t n) {
     std::memcpy(dst, src, before);
     int64_t i = before;
     for (; i + 16 <= n; i += 16)
-        _mm_stream_si128(reinterpret_cast<__m128i *>(dst + i), _mm_loadu_si128(reinterpret_cast<const __m128i *>(src + i)));
+        _mm_stream_si128(reinterpret_cast<__m128i *>(dst + i),
+                         _mm_loadu_si128(reinterpret_cast<const __m128i *>(src + i)));
     std::memcpy(dst + i, src + i, n - i);
 }
 #else
@@ -147,7 +149,8 @@ void stream(const void *src, int64_t size, const MutableGrid &grid) {
     const char *from = static_cast<const char *>(src);
     const int64_t row_bytes = grid.cols * size;
     if (grid.row_stride == row_bytes) return stream_bytes(grid.data, from, grid.rows * row_bytes);
-    for (int64_t r = 0; r < grid.rows; ++r) stream_bytes(grid.data + r * grid.row_stride, from + r * row_bytes, row_bytes);
+    for (int64_t r = 0; r < grid.rows; ++r)
+        stream_bytes(grid.data + r * grid.row_stride, from + r * row_bytes, row_bytes);
 }
 
 void end_streams() {

@@ -22,7 +22,8 @@ inline CpuidRegisters cpuid(uint32_t leaf, uint32_t subleaf = 0) {
     __cpuid(highest, static_cast<int>(leaf & 0x80000000u));
     if (static_cast<uint32_t>(highest[0]) < leaf) return {};
     __cpuidex(r, static_cast<int>(leaf), static_cast<int>(subleaf));
-    return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]), static_cast<uint32_t>(r[3])};
+    return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]),
+            static_cast<uint32_t>(r[3])};
 #else
     CpuidRegisters r{};
     __get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d);
@@ -48,7 +49,8 @@ constexpr uint32_t bit(int n) { return uint32_t{1} << n; }
 inline bool has_x86_64_v3() {
     const CpuidRegisters basic = cpuid(1), extended = cpuid(7), amd = cpuid(0x80000001u);
     // SSE3, SSSE3, FMA, CX16, SSE4.1, SSE4.2, MOVBE, POPCNT, OSXSAVE, AVX, F16C
-    const uint32_t needed = bit(0) | bit(9) | bit(12) | bit(13) | bit(19) | bit(20) | bit(22) | bit(23) | bit(27) | bit(28) | bit(29);
+    const uint32_t needed =
+        bit(0) | bit(9) | bit(12) | bit(13) | bit(19) | bit(20) | bit(22) | bit(23) | bit(27) | bit(28) | bit(29);
     if (!has_all(basic.c, needed)) return false;
     if (!has_all(extended.b, bit(3) | bit(5) | bit(8))) return false;  // BMI1, AVX2, BMI2
     if (!has_all(amd.c, bit(0) | bit(5))) return false;                // LAHF, LZCNT

@@ -20,10 +20,14 @@ template <bool General, class Load>
 constexpr Operations operations() {
     return {Sums<Load, General>::row_sums,
             Sums<Load, General>::column_sums,
-            {Gradients<Load, General, Wanted::y_pred_alone>::row_gradients, Gradients<Load, General, Wanted::y_pred>::row_gradients,
-             Gradients<Load, General, Wanted::y_true>::row_gradients, Gradients<Load, General, Wanted::both>::row_gradients},
-            {Gradients<Load, General, Wanted::y_pred_alone>::column_gradients, Gradients<Load, General, Wanted::y_pred>::column_gradients,
-             Gradients<Load, General, Wanted::y_true>::column_gradients, Gradients<Load, General, Wanted::both>::column_gradients}};
+            {Gradients<Load, General, Wanted::y_pred_alone>::row_gradients,
+             Gradients<Load, General, Wanted::y_pred>::row_gradients,
+             Gradients<Load, General, Wanted::y_true>::row_gradients,
+             Gradients<Load, General, Wanted::both>::row_gradients},
+            {Gradients<Load, General, Wanted::y_pred_alone>::column_gradients,
+             Gradients<Load, General, Wanted::y_pred>::column_gradients,
+             Gradients<Load, General, Wanted::y_true>::column_gradients,
+             Gradients<Load, General, Wanted::both>::column_gradients}};
 }
 
 }  // namespace
@@ -33,8 +37,10 @@ constexpr Operations operations() {
 extern const Kernels KLDIV_TABLE(KLDIV_ISA);
 // In the order of kldiv_dtype: float32, float64, float16, bfloat16.
 constexpr Kernels KLDIV_TABLE(KLDIV_ISA) = {
-    {operations<false, LoadF32>(), operations<false, LoadF64>(), operations<false, LoadF16>(), operations<false, LoadBF16>()},
-    {operations<true, LoadF32>(), operations<true, LoadF64>(), operations<true, LoadF16>(), operations<true, LoadBF16>()},
+    {operations<false, LoadF32>(), operations<false, LoadF64>(), operations<false, LoadF16>(),
+     operations<false, LoadBF16>()},
+    {operations<true, LoadF32>(), operations<true, LoadF64>(), operations<true, LoadF16>(),
+     operations<true, LoadBF16>()},
 };
 
 }  // namespace kldiv

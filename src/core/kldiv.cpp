@@ -64,8 +64,8 @@ kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double &total)
 
 kldiv_status run_plan(Plan &plan, int requested, Poll &poll, double *total) {
     double sum = 0;
-    const kldiv_status status = plan.pieces > 1 ? run_in_pieces(plan, requested, poll, sum)
-                                                : run_whole_rows(plan, requested, poll, sum);
+    const kldiv_status status =
+        plan.pieces > 1 ? run_in_pieces(plan, requested, poll, sum) : run_whole_rows(plan, requested, poll, sum);
     if (status == KLDIV_OK && total != nullptr) *total = sum;
     return status;
 }
@@ -106,7 +106,8 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
 kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
                         int num_threads, int (*poll)(void *), void *poll_data, double *total) {
     if (n <= kSmallBlock) {  // one task of one row
-        const Tile tile = {static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
+        const Tile tile = {
+            static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
         choose_operations(1, epsilon, dtype).row_sums(tile, choose_clip(1, epsilon), total);
         return KLDIV_OK;
     }
@@ -122,7 +123,8 @@ kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pre
     const int64_t size = item_size(dtype), result_size = item_size(result);
     kldiv_problem problem{};
     problem.batch_ndim = problem.class_ndim = 1;
-    problem.batch[0] = {rows, classes * size, classes * size, 0, 0, result_size, result_size, classes * result_size, classes * result_size};
+    problem.batch[0] = {rows,        classes * size,        classes * size,       0, 0, result_size,
+                        result_size, classes * result_size, classes * result_size};
     problem.classes[0] = {classes, size, size, 0, 0, 0, 0, result_size, result_size};
     problem.y_true = {y_true, dtype, 0};
     problem.y_pred = {y_pred, dtype, 0};

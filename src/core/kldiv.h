@@ -70,19 +70,19 @@ typedef struct {
     kldiv_axis classes[KLDIV_MAX_AXES];
     kldiv_array y_true;
     kldiv_array y_pred;
-    kldiv_array weight;  /* float32 or float64, native byte order; data NULL: none */
-    const uint8_t *mask; /* 0: the row counts as 0 and is not read; NULL: every row counts */
-    void *out;           /* one value for each row, or NULL: rows are added up instead */
+    kldiv_array weight;    /* float32 or float64, native byte order; data NULL: none */
+    const uint8_t *mask;   /* 0: the row counts as 0 and is not read; NULL: every row counts */
+    void *out;             /* one value for each row, or NULL: rows are added up instead */
     kldiv_dtype out_dtype; /* float32 or float64 */
-    kldiv_array upstream;  /* float32 or float64, native: factor of each row's gradients; a row of factor 0 has gradients
+    kldiv_array upstream; /* float32 or float64, native: factor of each row's gradients; a row of factor 0 has gradients
                               of 0, whatever it holds. data NULL: 1 */
-    void *grad_y_true;     /* where to write a gradient, or NULL; an element for each of the loop nest's, none twice */
+    void *grad_y_true;    /* where to write a gradient, or NULL; an element for each of the loop nest's, none twice */
     void *grad_y_pred;
     kldiv_dtype grad_dtype; /* float32 or float64, of both */
-    int clip;              /* zero: no clip, the meaning of scipy.special.rel_entr */
-    double epsilon;        /* lower bound of the clip, in [0, 1) */
-    int num_threads;       /* 0: the process-wide setting */
-    int (*poll)(void *);   /* called now and then by the calling thread alone; non-zero: stop. May be NULL */
+    int clip;               /* zero: no clip, the meaning of scipy.special.rel_entr */
+    double epsilon;         /* lower bound of the clip, in [0, 1) */
+    int num_threads;        /* 0: the process-wide setting */
+    int (*poll)(void *);    /* called now and then by the calling thread alone; non-zero: stop. May be NULL */
     void *poll_data;
 } kldiv_problem;
 

@@ -133,7 +133,8 @@ struct Job {
     Job *behind = nullptr;
     std::atomic<int> helpers{0};  // at work; changed with the mutex held
 
-    Job(int64_t n, void (*r)(void *, int, int64_t), void *c, int seats) : tasks(n), run(r), context(c), free_seats(seats) {}
+    Job(int64_t n, void (*r)(void *, int, int64_t), void *c, int seats)
+        : tasks(n), run(r), context(c), free_seats(seats) {}
 
     // The calling thread also asks, now and then, whether to stop.
     void work(int worker, Poll *poll) {
@@ -258,7 +259,7 @@ private:
 
     std::mutex mutex_;
     std::condition_variable wake_, left_;
-    std::atomic<uint64_t> opened_{0};  // jobs so far
+    std::atomic<uint64_t> opened_{0};    // jobs so far
     std::atomic<int> callers_core_{-1};  // of the last
     Job *first_ = nullptr;
     int size_ = 0;    // helpers there are

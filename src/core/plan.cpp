@@ -16,9 +16,9 @@ namespace {
 constexpr int64_t kLargeBlock = 128 * 1024;
 constexpr int64_t kTasksInSmall = 64;
 constexpr int64_t kMaxTasks = 4096;
-constexpr int64_t kPacked = 512;           // elements in a tile that is packed: memory and kernel take short turns
-constexpr int64_t kCrossedCols = 32;       // columns of a tile that is transposed while it is packed, and twice as many rows
-constexpr int64_t kPackedColumns = 1024;   // columns of a tile that is packed in column mode
+constexpr int64_t kPacked = 512;      // elements in a tile that is packed: memory and kernel take short turns
+constexpr int64_t kCrossedCols = 32;  // columns of a tile that is transposed while it is packed, and twice as many rows
+constexpr int64_t kPackedColumns = 1024;  // columns of a tile that is packed in column mode
 // Gradients of more bytes than this are written past the caches: none would still be there when it is read.
 constexpr int64_t kStreamed = int64_t{32} << 20;
 
@@ -39,9 +39,7 @@ void choose_operands(Plan &plan) {
     const kldiv_axis &along = plan.kernel_axis();
     const bool t = readable(plan.t, along.y_true, along.extent), p = readable(plan.p, along.y_pred, along.extent);
     const bool same = plan.t.dtype == plan.p.dtype;
-    plan.kernel_dtype = same && t && p                      ? plan.t.dtype
-                        : is_float64_work(plan.t, plan.p) ? KLDIV_FLOAT64
-                                                            : KLDIV_FLOAT32;
+    plan.kernel_dtype = same && t && p ? plan.t.dtype : is_float64_work(plan.t, plan.p) ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     plan.t_in_place = t && plan.t.dtype == plan.kernel_dtype;
     plan.p_in_place = p && plan.p.dtype == plan.kernel_dtype;
 }

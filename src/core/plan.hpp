@@ -24,11 +24,11 @@ enum class Way { direct, scattered, streamed };
 struct Plan {
     kldiv_array t{}, p{};
     Cursor start{};
-    bool plain = false;     // only the sum over everything is wanted, with one factor for all gradients: rows mean nothing
+    bool plain = false;  // only the sum over everything is wanted, with one factor for all gradients: rows mean nothing
     bool columns = false;
-    Nest batch;             // batch axes but row_axis
-    kldiv_axis row_axis;    // a group's rows are neighbours along it
-    Nest runs;              // class axes but class_axis
+    Nest batch;           // batch axes but row_axis
+    kldiv_axis row_axis;  // a group's rows are neighbours along it
+    Nest runs;            // class axes but class_axis
     kldiv_axis class_axis;
     kldiv_dtype kernel_dtype;
     bool t_in_place, p_in_place;

@@ -68,7 +68,8 @@ struct Output {
 
 // Where the kernel is to write the gradients of the tile that starts at `at`. With `together` the tile's rows are read as
 // one, or several to a vector, which sums depend on: where gradients have gaps they are staged for its sake, if they fit.
-Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool together, const char *factors, Workspace &work) {
+Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool together, const char *factors,
+                 Workspace &work) {
     if (!plan.gradients) return {};
     const kldiv_axis &down = plan.other_axis();
     const GradientTile direct = {at.grad_t, at.grad_p, down.grad_y_true, down.grad_y_pred, factors};
@@ -76,7 +77,9 @@ Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool toge
     assert(fits || !plan.staged());
     if (!plan.staged() && (!fits || !together || gapless(plan, direct, tile.cols))) return {direct, false};
     const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
-    return {{reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes, factors}, true};
+    return {{reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes,
+             factors},
+            true};
 }
 
 // What stands staged goes where it belongs.
@@ -91,7 +94,6 @@ void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, con
     one(work.scratch->t, at.grad_t, down.grad_y_true, along.grad_y_true);
     one(work.scratch->p, at.grad_p, down.grad_y_pred, along.grad_y_pred);
 }
-
 
 // sums[r] += `count` classes of each of `rows` rows.
 void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
@@ -132,7 +134,8 @@ void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, do
 
 // Few columns, class after class without a gap: several classes are read as one wider row, and folded at the end.
 void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
-    const int64_t whole = tile.rows / kFold, size = item_size(plan.kernel_dtype), grad_size = item_size(plan.work_dtype());
+    const int64_t whole = tile.rows / kFold, size = item_size(plan.kernel_dtype),
+                  grad_size = item_size(plan.work_dtype());
     double wide[kFoldedColumns] = {};
     const void *factors = nullptr;
     if (plan.gradients) {
@@ -145,7 +148,8 @@ void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &
         const char *t = tile.t + first * tile.t_stride, *p = tile.p + first * tile.p_stride;
         const int64_t cols = folded * tile.cols;
         const auto grad = [&](char *base, int64_t stride) { return base == nullptr ? base : base + first * stride; };
-        const GradientTile to = {grad(out.t, out.t_stride), grad(out.p, out.p_stride), cols * grad_size, cols * grad_size, factors};
+        const GradientTile to = {grad(out.t, out.t_stride), grad(out.p, out.p_stride), cols * grad_size,
+                                 cols * grad_size, factors};
         sum_columns(plan, {t, p, cols * size, cols * size, rows, cols, nullptr, 0}, to, wide);
     };
     add(0, whole, kFold);
@@ -193,7 +197,8 @@ void read_factors(const Plan &plan, const Group &group, Factor *factors) {
     const kldiv_axis &axis = plan.row_axis;
     for (int64_t r = 0; r < group.rows; ++r) {
         const bool counts = at.mask == nullptr || at.mask[r * axis.mask] != 0;
-        factors[r] = counts ? static_cast<Factor>(*reinterpret_cast<const Upstream *>(at.upstream + r * axis.upstream)) : 0;
+        factors[r] =
+            counts ? static_cast<Factor>(*reinterpret_cast<const Upstream *>(at.upstream + r * axis.upstream)) : 0;
     }
 }
 

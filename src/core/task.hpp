@@ -10,7 +10,7 @@ namespace kldiv {
 struct Scratch {
     alignas(64) double t[kLargestTile];  // a tile of gradients, in the kernel's format, on its way to where it belongs
     alignas(64) double p[kLargestTile];
-    alignas(64) double factors[kColumns + 8];        // of a group's rows, in the kernel's format; read in whole vectors
+    alignas(64) double factors[kColumns + 8];       // of a group's rows, in the kernel's format; read in whole vectors
     alignas(64) double folded[kFoldedColumns + 8];  // the same, once for each class of a fold
 };
 

@@ -34,7 +34,8 @@ std::vector<double> gradients(const std::vector<char> &t, const std::vector<char
                               double epsilon) {
     const int64_t n = shape.rows * shape.classes;
     std::vector<Result> grads(2 * n);
-    kldiv_rows(dtype, t.data(), p.data(), shape.rows, shape.classes, epsilon, nullptr, 0, nullptr, grads.data(), grads.data() + n);
+    kldiv_rows(dtype, t.data(), p.data(), shape.rows, shape.classes, epsilon, nullptr, 0, nullptr, grads.data(),
+               grads.data() + n);
     return std::vector<double>(grads.begin(), grads.end());
 }
 
@@ -80,10 +81,13 @@ int main(int argc, char **argv) {
                 kldiv_run(&down, nullptr);
                 along.out = nullptr;
                 kldiv_run(&along, &total);
-                const std::vector<double> grads = d == KLDIV_FLOAT64 ? gradients<double>(t, p, kDtypes[d], shape, epsilon)
-                                                                     : gradients<float>(t, p, kDtypes[d], shape, epsilon);
-                std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n",
-                            kNames[d], shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns), hash(grads));
+                const std::vector<double> grads = d == KLDIV_FLOAT64
+                                                      ? gradients<double>(t, p, kDtypes[d], shape, epsilon)
+                                                      : gradients<float>(t, p, kDtypes[d], shape, epsilon);
+                std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64
+                            "\n",
+                            kNames[d], shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns),
+                            hash(grads));
             }
     return 0;
 }

@@ -111,15 +111,19 @@ int main(int argc, char **argv) {
     } cases[] = {
         {"t = 1, every p", all, sweep(isas, all, [&](int64_t i, float &t, float &p) { t = 1, p = number(i); })},
         {"p = 1, every t", all, sweep(isas, all, [&](int64_t i, float &t, float &p) { t = number(i), p = 1; })},
-        {"t and p unrelated", all / 4, sweep(isas, all / 4, [&](int64_t i, float &t, float &p) {
-             t = number(splitmix64(2 * i) % all), p = number(splitmix64(2 * i + 1) % all);
-         })},
-        {"p within 2^-8 of t", all / 4, sweep(isas, all / 4, [&](int64_t i, float &t, float &p) {
-             const uint64_t h = splitmix64(i);
-             const uint32_t at = low + static_cast<uint32_t>(h % (high - low));
-             const uint32_t far = static_cast<uint32_t>((h >> 32) % 32768);
-             t = from_bits(at), p = from_bits(at + far < high ? at + far : high);
-         })},
+        {"t and p unrelated", all / 4,
+         sweep(isas, all / 4,
+               [&](int64_t i, float &t, float &p) {
+                   t = number(splitmix64(2 * i) % all), p = number(splitmix64(2 * i + 1) % all);
+               })},
+        {"p within 2^-8 of t", all / 4,
+         sweep(isas, all / 4,
+               [&](int64_t i, float &t, float &p) {
+                   const uint64_t h = splitmix64(i);
+                   const uint32_t at = low + static_cast<uint32_t>(h % (high - low));
+                   const uint32_t far = static_cast<uint32_t>((h >> 32) % 32768);
+                   t = from_bits(at), p = from_bits(at + far < high ? at + far : high);
+               })},
     };
     double greatest = 0;
     for (const Case &c : cases)

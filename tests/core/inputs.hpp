@@ -30,7 +30,8 @@ inline std::vector<char> samples(kldiv_dtype dtype, uint64_t first, int64_t n) {
         const float f = static_cast<float>(d);
         uint32_t bits;
         std::memcpy(&bits, &f, 4);
-        const uint16_t half = static_cast<uint16_t>(splitmix64(first + i) >> 32) % 0x3c01, upper = static_cast<uint16_t>(bits >> 16);
+        const uint16_t half = static_cast<uint16_t>(splitmix64(first + i) >> 32) % 0x3c01,
+                       upper = static_cast<uint16_t>(bits >> 16);
         if (dtype == KLDIV_FLOAT64) std::memcpy(at, &d, 8);
         if (dtype == KLDIV_FLOAT32) std::memcpy(at, &f, 4);
         if (dtype == KLDIV_FLOAT16) std::memcpy(at, &half, 2);

@@ -15,7 +15,8 @@
 void KLDIV_NAME(KLDIV_ISA)(const float *t, const float *p, int64_t n, float *out) {
     using kldiv::VecF32;
     for (int64_t i = 0; i < n; i += VecF32::lanes) {
-        const VecF32 a = VecF32::load(reinterpret_cast<const char *>(t + i)), b = VecF32::load(reinterpret_cast<const char *>(p + i));
+        const VecF32 a = VecF32::load(reinterpret_cast<const char *>(t + i)),
+                     b = VecF32::load(reinterpret_cast<const char *>(p + i));
         const VecF32 half = kldiv::half_log_ratio(a, b);
         VecF32::add(half, half).store(out + i);
     }

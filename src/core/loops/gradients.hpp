@@ -95,7 +95,8 @@ struct Gradients : Sums<Load, General> {
         for (; i + kLanes <= n; i += kLanes)
             for (int k = 0; k < kVectors; ++k) {
                 const int64_t at = i + k * V::lanes;
-                sum[k] = evaluate(sum[k], Load::full(t + at * Load::size), Load::full(p + at * Load::size), factor, clip, grad);
+                sum[k] = evaluate(sum[k], Load::full(t + at * Load::size), Load::full(p + at * Load::size), factor,
+                                  clip, grad);
                 store(grad, to.at(at));
             }
         for (int k = 0; k < kVectors; ++k) {
@@ -103,7 +104,8 @@ struct Gradients : Sums<Load, General> {
             const int64_t left = n - at;
             if (left <= 0) break;
             const int present = left < V::lanes ? static_cast<int>(left) : V::lanes;
-            const V y_true = Load::partial(t + at * Load::size, present), y_pred = Load::partial(p + at * Load::size, present);
+            const V y_true = Load::partial(t + at * Load::size, present),
+                    y_pred = Load::partial(p + at * Load::size, present);
             sum[k] = evaluate(sum[k], y_true, y_pred, factor, clip, grad);
             store_partial(grad, to.at(at), present);
         }
@@ -128,7 +130,8 @@ struct Gradients : Sums<Load, General> {
 
     // terms[i] += term i, or with `Fresh` = term i. Terms and factors are read and written in whole vectors, beyond n.
     template <bool Fresh>
-    static void add_terms(const char *t, const char *p, int64_t n, const T *factors, const Bounds &clip, T *terms, Target to) {
+    static void add_terms(const char *t, const char *p, int64_t n, const T *factors, const Bounds &clip, T *terms,
+                          Target to) {
         Vectors grad;
         const auto evaluate_at = [&](int64_t i, V y_true, V y_pred) {
             const V factor = Base::load_terms(factors + i);
@@ -156,7 +159,8 @@ struct Gradients : Sums<Load, General> {
             const int64_t rows = tile.rows - first < rows_at_once ? tile.rows - first : rows_at_once;
             const int64_t n = rows * tile.cols;
             repeat_factors(static_cast<const T *>(out.factors) + first, rows, tile.cols, factors);
-            add_terms<true>(tile.t + first * tile.t_stride, tile.p + first * tile.p_stride, n, factors, clip, terms, target_of(out, first));
+            add_terms<true>(tile.t + first * tile.t_stride, tile.p + first * tile.p_stride, n, factors, clip, terms,
+                            target_of(out, first));
             for (int64_t i = n; i < n + kLanes; ++i) terms[i] = 0;  // absent elements add +-0: what follows wants +0
             Base::sum_rows_of_terms(terms, rows, tile.cols, sums + first);
         }
@@ -170,7 +174,8 @@ struct Gradients : Sums<Load, General> {
 
     static void row_gradients(const Tile &tile, Clip bounds, const GradientTile &out, double *sums) {
         const Bounds clip(bounds);
-        const bool gapless = (!kTrue || out.t_stride == tile.cols * kSize) && (!kPred || out.p_stride == tile.cols * kSize);
+        const bool gapless =
+            (!kTrue || out.t_stride == tile.cols * kSize) && (!kPred || out.p_stride == tile.cols * kSize);
         if (gapless && Base::is_narrow(tile)) return narrow_row_gradients(tile, clip, out, sums);
         for (int64_t r = 0; r < tile.rows; ++r) {
             const char *t = tile.t + r * tile.t_stride, *p = tile.p + r * tile.p_stride;
@@ -193,7 +198,8 @@ struct Gradients : Sums<Load, General> {
             const int64_t last = tile.rows - first < Base::kRowsInTerms ? tile.rows : first + Base::kRowsInTerms;
             for (int64_t c = 0; c < tile.cols; c += V::lanes) V::splat(0).store(terms + c);
             for (int64_t r = first; r < last; ++r)
-                add_terms<false>(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, factors, clip, terms, target_of(out, r));
+                add_terms<false>(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, factors, clip,
+                                 terms, target_of(out, r));
             if constexpr (kValue) Base::add_to_columns(terms, tile.cols, sums);
         }
     }

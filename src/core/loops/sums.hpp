@@ -34,7 +34,8 @@ struct Sums {
     // The clip's bounds in every lane.
     struct Bounds {
         V low, high;
-        explicit Bounds(Clip clip) : low(V::splat(static_cast<T>(clip.low))), high(V::splat(static_cast<T>(clip.high))) {}
+        explicit Bounds(Clip clip)
+            : low(V::splat(static_cast<T>(clip.low))), high(V::splat(static_cast<T>(clip.high))) {}
     };
 
     static V add_whole(V sum, const char *t, const char *p, const Bounds &clip) {
@@ -73,7 +74,8 @@ struct Sums {
     static double row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
         double sum = 0;
         int64_t i = 0;
-        for (; i + kSegment <= n; i += kSegment) sum += segment_sum(t + i * Load::size, p + i * Load::size, kSegment, clip);
+        for (; i + kSegment <= n; i += kSegment)
+            sum += segment_sum(t + i * Load::size, p + i * Load::size, kSegment, clip);
         if (i < n) sum += segment_sum(t + i * Load::size, p + i * Load::size, n - i, clip);
         return sum;
     }
@@ -131,7 +133,8 @@ struct Sums {
             for (int k = 0; k < kVectors; ++k) {
                 const V last = load_terms(terms + whole + k * V::lanes);
                 sum[k] = V::select(V::equal(present[k], V::splat(1)), last, V::splat(0));
-                for (int64_t i = 0; i < whole; i += kLanes) sum[k] = V::add(sum[k], load_terms(terms + i + k * V::lanes));
+                for (int64_t i = 0; i < whole; i += kLanes)
+                    sum[k] = V::add(sum[k], load_terms(terms + i + k * V::lanes));
             }
             sums[r] = true_value(V::tree_sum(sum));
         }

@@ -73,7 +73,8 @@ struct VecF32 {
     static double tree_sum(const VecF32 (&lanes16)[2]) {
         const auto low = [](VecF32 x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x.v)); };
         const auto high = [](VecF32 x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1)); };
-        return tree_of_8(_mm256_add_pd(low(lanes16[0]), low(lanes16[1])), _mm256_add_pd(high(lanes16[0]), high(lanes16[1])));
+        return tree_of_8(_mm256_add_pd(low(lanes16[0]), low(lanes16[1])),
+                         _mm256_add_pd(high(lanes16[0]), high(lanes16[1])));
     }
 };
 

@@ -30,7 +30,9 @@ struct VecF32 {
         return {_mm512_mask_loadu_ps(_mm512_set1_ps(1), static_cast<__mmask16>((1u << n) - 1), src)};
     }
     void store(float *dst) const { _mm512_storeu_ps(dst, v); }
-    void store_partial(float *dst, int n) const { _mm512_mask_storeu_ps(dst, static_cast<__mmask16>((1u << n) - 1), v); }
+    void store_partial(float *dst, int n) const {
+        _mm512_mask_storeu_ps(dst, static_cast<__mmask16>((1u << n) - 1), v);
+    }
     void add_to(double *dst) const {
         const __m256 high = _mm512_extractf32x8_ps(v, 1);
         _mm512_storeu_pd(dst, _mm512_add_pd(_mm512_loadu_pd(dst), _mm512_cvtps_pd(_mm512_castps512_ps256(v))));
@@ -82,7 +84,9 @@ struct VecF64 {
         return {_mm512_mask_loadu_pd(_mm512_set1_pd(1), static_cast<__mmask8>((1u << n) - 1), src)};
     }
     void store(double *dst) const { _mm512_storeu_pd(dst, v); }
-    void store_partial(double *dst, int n) const { _mm512_mask_storeu_pd(dst, static_cast<__mmask8>((1u << n) - 1), v); }
+    void store_partial(double *dst, int n) const {
+        _mm512_mask_storeu_pd(dst, static_cast<__mmask8>((1u << n) - 1), v);
+    }
     void add_to(double *dst) const { _mm512_storeu_pd(dst, _mm512_add_pd(_mm512_loadu_pd(dst), v)); }
 
     static VecF64 add(VecF64 a, VecF64 b) { return {_mm512_add_pd(a.v, b.v)}; }

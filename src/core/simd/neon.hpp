@@ -28,7 +28,9 @@ struct VecF32 {
     float32x4_t v;
 
     static VecF32 splat(float x) { return {vdupq_n_f32(x)}; }
-    static VecF32 load(const char *src) { return {vreinterpretq_f32_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(src)))}; }
+    static VecF32 load(const char *src) {
+        return {vreinterpretq_f32_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(src)))};
+    }
     static VecF32 load_partial(const char *src, int n) {
         float buffer[lanes] = {1, 1, 1, 1};
         std::memcpy(buffer, src, n * sizeof(float));
@@ -64,9 +66,7 @@ struct VecF32 {
     static Mask less(VecF32 a, VecF32 b) { return vcltq_f32(a.v, b.v); }
     static Mask equal(VecF32 a, VecF32 b) { return vceqq_f32(a.v, b.v); }
     static Mask differ(VecF32 a, VecF32 b) { return vorrq_u32(vcltq_f32(a.v, b.v), vcgtq_f32(a.v, b.v)); }
-    static Mask unordered(VecF32 a, VecF32 b) {
-        return vmvnq_u32(vandq_u32(vceqq_f32(a.v, a.v), vceqq_f32(b.v, b.v)));
-    }
+    static Mask unordered(VecF32 a, VecF32 b) { return vmvnq_u32(vandq_u32(vceqq_f32(a.v, a.v), vceqq_f32(b.v, b.v))); }
     static Mask both(Mask a, Mask b) { return vandq_u32(a, b); }
     static VecF32 select(Mask m, VecF32 a, VecF32 b) { return {vbslq_f32(m, a.v, b.v)}; }
 
@@ -91,7 +91,9 @@ struct VecF64 {
     float64x2_t v;
 
     static VecF64 splat(double x) { return {vdupq_n_f64(x)}; }
-    static VecF64 load(const char *src) { return {vreinterpretq_f64_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(src)))}; }
+    static VecF64 load(const char *src) {
+        return {vreinterpretq_f64_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(src)))};
+    }
     static VecF64 load_partial(const char *src, int n) {
         double buffer[lanes] = {1, 1};
         std::memcpy(buffer, src, n * sizeof(double));

@@ -18,20 +18,24 @@ struct ScalarVec {
     static constexpr double exponent_unit = static_cast<double>(B{1} << MantissaBits);
     T v[lanes];
 
-    struct Bits { B v[lanes]; };
-    struct Mask { bool v[lanes]; };
+    struct Bits {
+        B v[lanes];
+    };
+    struct Mask {
+        bool v[lanes];
+    };
 
-#define KLDIV_LANES(expr)                        \
-    do {                                         \
-        ScalarVec r;                             \
+#define KLDIV_LANES(expr)                                \
+    do {                                                 \
+        ScalarVec r;                                     \
         for (int i = 0; i < lanes; ++i) r.v[i] = (expr); \
-        return r;                                \
+        return r;                                        \
     } while (0)
-#define KLDIV_BIT_LANES(type, expr)              \
-    do {                                         \
-        type r;                                  \
+#define KLDIV_BIT_LANES(type, expr)                      \
+    do {                                                 \
+        type r;                                          \
         for (int i = 0; i < lanes; ++i) r.v[i] = (expr); \
-        return r;                                \
+        return r;                                        \
     } while (0)
 
     static ScalarVec splat(T x) { KLDIV_LANES(x); }
@@ -90,9 +94,7 @@ struct ScalarVec {
     static Mask equal(ScalarVec a, ScalarVec b) { KLDIV_BIT_LANES(Mask, a.v[i] == b.v[i]); }
     // Neither equal nor NaN.
     static Mask differ(ScalarVec a, ScalarVec b) { KLDIV_BIT_LANES(Mask, a.v[i] < b.v[i] || a.v[i] > b.v[i]); }
-    static Mask unordered(ScalarVec a, ScalarVec b) {
-        KLDIV_BIT_LANES(Mask, a.v[i] != a.v[i] || b.v[i] != b.v[i]);
-    }
+    static Mask unordered(ScalarVec a, ScalarVec b) { KLDIV_BIT_LANES(Mask, a.v[i] != a.v[i] || b.v[i] != b.v[i]); }
     static Mask both(Mask a, Mask b) { KLDIV_BIT_LANES(Mask, a.v[i] && b.v[i]); }
     static ScalarVec select(Mask m, ScalarVec a, ScalarVec b) { KLDIV_LANES(m.v[i] ? a.v[i] : b.v[i]); }
 
@@ -107,8 +109,14 @@ struct ScalarVec {
 #undef KLDIV_BIT_LANES
 
 private:
-    template <int Size, class = void> struct SignedOf { using type = int32_t; };
-    template <class Unused> struct SignedOf<8, Unused> { using type = int64_t; };
+    template <int Size, class = void>
+    struct SignedOf {
+        using type = int32_t;
+    };
+    template <class Unused>
+    struct SignedOf<8, Unused> {
+        using type = int64_t;
+    };
 };
 
 using VecF32 = ScalarVec<float, uint32_t, 23>;
