@@ -4,6 +4,10 @@
 
 Fetches the newswires with Keras's own loader. Without a network, ``--data`` takes the loader's ``reuters.npz`` from
 elsewhere, and ``--generated`` makes a corpus of the same size and shape, and of no meaning; both are read by that loader.
+
+The two losses round differently, in a float32's last digits, and with this script's seed the curves differ by no more.
+With 5 of the 24 seeds tried, a ReLU near 0 flips by such a difference, and the curves part by 1e-4 to 1e-3. Keras's own
+formula written differently, as t * (log(t) - log(p)), does the same, with 4 of them.
 """
 
 import argparse
@@ -23,10 +27,8 @@ import keras
 WORDS = 1000
 TOPICS = 46
 EPOCHS = 8
-# RMSprop gives a weight whole steps for its first gradients, however small they are. So where a newswire brings a ReLU
-# to within a rounding error of 0, hundreds of weights move or don't, and two runs that are rounded differently part by
-# 1e-4 or so, be the other one kldiv_fast or Keras's own formula written as t * (log(t) - log(p)). About one seed in four
-# meets such a newswire; with this one no backend did, and the curves stayed within a float32's last digits of each other.
+# With this one, no newswire brings a ReLU to within a rounding error of 0, on any backend. RMSprop gives a weight whole
+# steps for its first gradients, however small: there, hundreds of weights move or don't.
 SEED = 1
 
 
