@@ -292,7 +292,7 @@ void run_groups(void *context, int worker, int64_t task) {
         sum_piece(plan, group, 0, work);
         total += finish(plan, group, work.sums);
     }
-    if (plan.staged()) end_streams();
+    if (plan.way == Way::streamed) end_streams();
     plan.partial[task] = total;
 }
 
@@ -301,7 +301,7 @@ void run_piece(void *context, int worker, int64_t task) {
     const Group group = group_at(plan, plan.first_group + task / plan.pieces);
     Workspace work(scratch_of(plan, worker));
     sum_piece(plan, group, task % plan.pieces, work);
-    if (plan.staged()) end_streams();
+    if (plan.way == Way::streamed) end_streams();
     std::copy_n(work.sums, group.rows, plan.partial + task * plan.group_rows);
 }
 
