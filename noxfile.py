@@ -183,7 +183,7 @@ def symbols(session):
 @nox.session(default=False)
 def core(session):
     """The core by GCC, Clang and on NEON: the same bits, every float32's log-ratio, instructions per element."""
-    session.install("cmake")
+    session.install(".", "cmake")
     session.run("python", "benchmarks/instructions.py")
     session.run(
         *["python", "tests/core/run.py", "--require", "gcc", "clang", "aarch64"],
