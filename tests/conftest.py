@@ -1,18 +1,16 @@
 """What the tests share: the ISA fixture and a seeded generator."""
 
 import os
+import signal
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import signal
 
 import kldiv_fast
 import numpy as np
 import pytest
 from hypothesis import settings
 from kldiv_fast import _core
-
 
 # What starts the tests in the background may have left Ctrl-C ignored; the tests of interrupts need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
