@@ -18,8 +18,12 @@ def _calls_per_sample(function):
     return max(1, int(SAMPLE / max(once, 1e-9)))
 
 
-def interleaved_medians(functions, seconds):
-    """Median seconds of a call of each, from rounds in which every function has its turn."""
+def interleaved_medians(functions, seconds, rest=0):
+    """Median seconds of a call of each, from rounds in which every function has its turn.
+
+    `rest`: seconds before each turn. An OpenMP team that was measured goes on spinning for milliseconds, on the cores of
+    whatever is measured next.
+    """
     for function in functions.values():
         function()
     calls = {name: _calls_per_sample(function) for name, function in functions.items()}
@@ -29,6 +33,7 @@ def interleaved_medians(functions, seconds):
     while time.perf_counter() < end or rounds < LEAST_ROUNDS:
         rounds += 1
         for name, function in functions.items():
+            time.sleep(rest)
             function()  # brings the inputs back to where this one would have left them
             start = time.perf_counter()
             for _ in range(calls[name]):

@@ -71,12 +71,14 @@ struct Sums {
         return true_value(V::tree_sum(sum));
     }
 
+    // One loop for whole segments and for the last: prefetchers follow a load by its address in the code, and lose the
+    // stream where two loops take turns (two and a half times slower from memory at 1,000 classes).
     static double row_sum(const char *t, const char *p, int64_t n, const Bounds &clip) {
         double sum = 0;
-        int64_t i = 0;
-        for (; i + kSegment <= n; i += kSegment)
-            sum += segment_sum(t + i * Load::size, p + i * Load::size, kSegment, clip);
-        if (i < n) sum += segment_sum(t + i * Load::size, p + i * Load::size, n - i, clip);
+        for (int64_t i = 0; i < n; i += kSegment) {
+            const int64_t count = n - i < kSegment ? n - i : kSegment;
+            sum += segment_sum(t + i * Load::size, p + i * Load::size, count, clip);
+        }
         return sum;
     }
 
