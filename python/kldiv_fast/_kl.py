@@ -365,7 +365,8 @@ def _broadcast_shape(true, pred):
         return broadcast(true.shape, pred.shape)
     except ValueError:
         raise ValueError(
-            f"y_true has shape {true.shape}, which does not broadcast with y_pred's {pred.shape}"
+            f"y_true has shape {tuple(true.shape)}, which does not broadcast with "
+            f"y_pred's {tuple(pred.shape)}"
         ) from None
 
 

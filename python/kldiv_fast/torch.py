@@ -140,13 +140,7 @@ def _one_dtype(true, pred):
 def _broadcast(true, pred):
     if true.shape == pred.shape:
         return true, pred
-    try:
-        shape = _kl.broadcast(true.shape, pred.shape)
-    except ValueError:
-        raise ValueError(
-            f"y_true has shape {tuple(true.shape)}, which does not broadcast with "
-            f"y_pred's {tuple(pred.shape)}"
-        ) from None
+    shape = _kl._broadcast_shape(true, pred)
     return true.expand(shape), pred.expand(shape)
 
 
