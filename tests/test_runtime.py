@@ -6,10 +6,12 @@ from pathlib import Path
 
 import kldiv_fast
 import pytest
-from processes import printed
+from processes import printed, run_python
 
 RUNTIME = kldiv_fast.show_runtime(mode="dicts")
 needs_openmp = pytest.mark.skipif(RUNTIME["openmp"] is None, reason="built without OpenMP")
+PROCESSORS = RUNTIME["threads"]["processors"]
+FORK = "import os; os.fork() and (os.wait(), os._exit(0))"
 SHOW = "import kldiv_fast; print(kldiv_fast.show_runtime(mode='dicts'))\n"
 
 
@@ -46,8 +48,8 @@ def test_isa(forced):
 def test_without_openmp():
     if RUNTIME["openmp"] is not None:
         pytest.skip("built with OpenMP")
-    assert RUNTIME["threads"]["num_threads"] == kldiv_fast.get_num_threads() == 1
-    assert "no OpenMP" in RUNTIME["threads"]["set_by"]
+    assert RUNTIME["threads"]["executors"] == ["pool"]
+    assert shown(OMP_NUM_THREADS="1")["threads"]["num_threads"] == 1
 
 
 @needs_openmp
@@ -62,18 +64,28 @@ def test_openmp_library_is_the_one_that_threadpoolctl_finds():
 @pytest.mark.parametrize(
     ("before", "environment", "threads", "set_by"),
     [
-        ("", {"OMP_NUM_THREADS": "3,2"}, 3, "OMP_NUM_THREADS"),
-        ("kldiv_fast.set_num_threads(2)", {"OMP_NUM_THREADS": "3"}, 2, "set_num_threads"),
-        ("kldiv_fast.set_num_threads(9)", {"OMP_NUM_THREADS": "3"}, 3, "OMP_NUM_THREADS"),
+        ("", {"OMP_NUM_THREADS": "1,2"}, 1, "OMP_NUM_THREADS"),
+        ("", {"OMP_NUM_THREADS": "4096"}, PROCESSORS, "the processors"),
+        ("kldiv_fast.set_num_threads(1)", {"OMP_NUM_THREADS": "3"}, 1, "set_num_threads"),
+        ("kldiv_fast.set_num_threads(9)", {"OMP_NUM_THREADS": "1"}, 1, "OMP_NUM_THREADS"),
         (
             "import threadpoolctl; limits = threadpoolctl.threadpool_limits(1)",
-            {"OMP_NUM_THREADS": "3"},
+            {"OMP_NUM_THREADS": "4096"},
             1,
             "OpenMP's limit in this thread (omp_set_num_threads, threadpoolctl)",
         ),
-        ("import os; os.fork() and (os.wait(), os._exit(0))", {}, 1, "the fork"),
+        (FORK, {}, PROCESSORS, "the processors"),
+        (FORK, {"KLDIV_FAST_EXECUTOR": "openmp"}, 1, "the fork"),
     ],
-    ids=["environment", "setting", "setting_beyond", "threadpoolctl", "fork"],
+    ids=[
+        "environment",
+        "environment_beyond",
+        "setting",
+        "setting_beyond",
+        "threadpoolctl",
+        "fork",
+        "fork_openmp",
+    ],
 )
 def test_who_set_the_threads(before, environment, threads, set_by):
     if "threadpoolctl" in before:
@@ -89,5 +101,24 @@ def test_who_set_the_threads(before, environment, threads, set_by):
 def test_nobody_set_the_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = shown()
-    assert found["threads"]["num_threads"] == found["openmp"]["processors"]
-    assert found["threads"]["set_by"] == "OpenMP: the processors that this process may use"
+    assert found["threads"]["num_threads"] == found["threads"]["processors"]
+    assert found["threads"]["set_by"] == "the processors that this thread may use"
+
+
+def test_executor():
+    threads = RUNTIME["threads"]
+    assert threads["executor"] == kldiv_fast.get_executor() == "pool"
+    for executor in threads["executors"]:
+        assert shown(KLDIV_FAST_EXECUTOR=executor)["threads"]["executor"] == executor
+        kldiv_fast.set_executor(executor)
+        assert kldiv_fast.get_executor() == executor
+    kldiv_fast.set_executor("pool")
+
+
+def test_executor_that_is_unknown():
+    with pytest.raises(ValueError, match="name is 'tbb'; expected one of: 'pool'"):
+        kldiv_fast.set_executor("tbb")
+    with pytest.raises(TypeError, match="name is of type int; expected a string"):
+        kldiv_fast.set_executor(1)
+    done = run_python("import kldiv_fast", KLDIV_FAST_EXECUTOR="tbb")
+    assert "ImportError: KLDIV_FAST_EXECUTOR is 'tbb', which can't be had here" in done.stderr

@@ -147,7 +147,8 @@ def set_num_threads(n):
     Parameters
     ----------
     n : int or None
-        At least 1. It never exceeds what OpenMP allows (``OMP_NUM_THREADS``, ``threadpoolctl``).
+        At least 1. A call never has more threads than OpenMP allows (``OMP_NUM_THREADS``,
+        ``threadpoolctl``), nor than the calling thread may use processors.
         None gives the choice back to OpenMP.
 
     Raises
@@ -538,7 +539,8 @@ out : ndarray, optional
     With ``reduction="none"``: where to write the rows, of the result's shape and dtype. It may
     overlap the inputs. Its content is undefined after an interrupt (Ctrl-C).
 num_threads : int, optional
-    At least 1. Default: :func:`get_num_threads`. The result does not depend on it.
+    At least 1; no more are used than there are processors. Default: :func:`get_num_threads`. The
+    result does not depend on it.
 
 Returns
 -------

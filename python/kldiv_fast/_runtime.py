@@ -42,6 +42,73 @@ def current_isa():
     return _core.current_isa()
 
 
+def set_executor(name):
+    """Choose who brings threads to large calls: helpers of our own, or OpenMP.
+
+    Results have the same bits with either. The default is "pool"; the variable
+    ``KLDIV_FAST_EXECUTOR`` chooses when the package is imported. docs/speed.md has both, side by side.
+
+    Parameters
+    ----------
+    name : {"pool", "openmp"}
+        "pool": threads that all callers share. A call never waits for one that has not begun, and
+        a forked child makes its own. "openmp": a parallel region for each call, in OpenMP's own
+        threads; how long they spin is OpenMP's choice (``OMP_WAIT_POLICY``), and a forked child is
+        serial.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `name` is no string, or not an executor of this build.
+
+    Examples
+    --------
+    >>> import kldiv_fast
+    >>> kldiv_fast.set_executor("pool")
+    >>> kldiv_fast.get_executor()
+    'pool'
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name is of type {type(name).__name__}; expected a string")
+    if not _core.select_executor(name):
+        raise ValueError(f"name is {name!r}; expected one of: {_executors()}")
+
+
+def get_executor():
+    """The executor in use: see :func:`set_executor`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import kldiv_fast
+    >>> kldiv_fast.get_executor() in ("pool", "openmp")
+    True
+    """
+    return _core.current_executor()
+
+
+def _executors():
+    return ", ".join(map(repr, _core.available_executors()))
+
+
+def choose_from_environment():
+    """``KLDIV_FAST_ISA`` and ``KLDIV_FAST_EXECUTOR``: what the package uses from its import on."""
+    choices = (
+        ("KLDIV_FAST_ISA", _core.select_isa, available_isas),
+        ("KLDIV_FAST_EXECUTOR", _core.select_executor, _core.available_executors),
+    )
+    for variable, select, available in choices:
+        name = os.environ.get(variable)
+        if name and not select(name):
+            raise ImportError(
+                f"{variable} is {name!r}, which can't be had here; "
+                f"expected one of: {', '.join(available())}"
+            )
+
+
 def show_runtime(mode="stdout"):
     """Print what a bug report needs to know: version, ISA, threads, OpenMP, compiler.
 
@@ -64,9 +131,11 @@ def show_runtime(mode="stdout"):
     - ``isa``: ``current`` is in use; ``found`` are those that this machine can run, best first;
       ``disabled`` are better ones that ``KLDIV_FAST_ISA`` passed over; ``not_found`` are in this
       build, but this machine can't run them.
-    - ``threads``: ``num_threads`` is what a large call uses, ``set_by`` who decided it.
+    - ``threads``: ``num_threads`` is what a large call uses, ``set_by`` who decided it;
+      ``executor`` brings them (:func:`set_executor`), ``executors`` are those of this build;
+      ``processors`` are those that the calling thread may use.
     - ``openmp``: ``filepath`` is the runtime that this process loaded, as in ``threadpoolctl``.
-      None in a build without OpenMP, where every call is serial.
+      None in a build without OpenMP.
 
     Examples
     --------
@@ -109,22 +178,27 @@ def _isa(facts):
 
 
 def _threads(facts):
-    num_threads = 1 if facts["forked"] else _core.get_num_threads()
-    return {"num_threads": num_threads, "set_by": _who_set_threads(facts)}
+    executor = _core.current_executor()
+    serial = facts["forked"] and executor == "openmp"
+    return {
+        "num_threads": 1 if serial else _core.get_num_threads(),
+        "set_by": "the fork: OpenMP is serial in a forked child" if serial else _who_set(facts),
+        "executor": executor,
+        "executors": _core.available_executors(),
+        "processors": facts["processors"],
+    }
 
 
-def _who_set_threads(facts):
-    if not facts["openmp"]:
-        return "the build, which has no OpenMP: serial"
-    if facts["forked"]:
-        return "the fork: a forked child is serial"
-    if 0 < facts["setting"] <= facts["limit"]:
+def _who_set(facts):
+    """Who set the smallest of the limits."""
+    setting, limit, processors = facts["setting"], facts["limit"], facts["processors"]
+    if 0 < setting <= min(limit, processors):
         return "set_num_threads"
+    if processors <= limit:
+        return "the processors that this thread may use"
     # A list of numbers is one for each level of nesting.
-    if os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip() == str(facts["limit"]):
+    if os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip() == str(limit):
         return "OMP_NUM_THREADS"
-    if facts["limit"] == facts["processors"]:
-        return "OpenMP: the processors that this process may use"
     return "OpenMP's limit in this thread (omp_set_num_threads, threadpoolctl)"
 
 
@@ -135,5 +209,4 @@ def _openmp(facts):
         "version": facts["openmp"],
         "filepath": facts["library"],
         "num_threads": facts["limit"],
-        "processors": facts["processors"],
     }

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "cython/cython_api.hpp"
+#include "interrupt.hpp"
 #include "kldiv.h"
 #include "runtime.hpp"
 #include "xla.hpp"
@@ -23,15 +24,6 @@ namespace {
 
 // Below this many elements (some 4 us of work) handing the GIL over costs more than it gives.
 constexpr int64_t kReleaseGil = int64_t{1} << 15;
-
-// The core's poll: take the GIL back for a moment and let Python handle Ctrl-C.
-int check_signals(void *data) {
-    PyThreadState *&state = *static_cast<PyThreadState **>(data);
-    PyEval_RestoreThread(state);
-    const int raised = PyErr_CheckSignals();
-    state = PyEval_SaveThread();
-    return raised;
-}
 
 kldiv_dtype dtype_of(const py::dtype &dtype) {
     const char kind = dtype.kind();
@@ -87,15 +79,10 @@ void raise_status(kldiv_status status) {
     if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
 }
 
-// Runs without the GIL where the work is worth handing it over.
-kldiv_status run_released(kldiv_problem &problem, int64_t elements, double *total) {
-    if (elements < kReleaseGil) return kldiv_run(&problem, total);
-    PyThreadState *state = PyEval_SaveThread();
-    problem.poll = check_signals;
-    problem.poll_data = &state;
-    const kldiv_status status = kldiv_run(&problem, total);
-    PyEval_RestoreThread(state);
-    return status;
+// call(poll, poll_data), without the GIL where the work is worth handing it over.
+template <class Call>
+kldiv_status call_core(int64_t elements, const Call &call, PyObject *progress = nullptr) {
+    return elements < kReleaseGil ? call(nullptr, nullptr) : without_gil(call, progress);
 }
 
 // A gradient needs an element of its own for each of the loop nest's.
@@ -112,12 +99,13 @@ int64_t gradient_stride(const py::array &grad, int axis, int64_t extent, const c
 }
 
 // y_true and y_pred: of one rank, batch axes first, then class_ndim class axes. batch_shape: of the rows, after
-// broadcasting with weight and mask. Returns the sum of the rows, or None with `out`.
+// broadcasting with weight and mask. `progress` is called now and then with the part that is done, on the main thread.
+// Returns the sum of the rows, or None with `out`.
 py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim, const py::tuple &batch_shape,
                const std::optional<py::array> &weight, const std::optional<py::array> &mask,
                std::optional<py::array> out, std::optional<double> epsilon, int num_threads,
                const std::optional<py::array> &upstream, std::optional<py::array> grad_y_true,
-               std::optional<py::array> grad_y_pred) {
+               std::optional<py::array> grad_y_pred, const std::optional<py::function> &progress) {
     const int batch_ndim = static_cast<int>(batch_shape.size());
     const int ndim = batch_ndim + class_ndim;
     if (class_ndim < 0 || ndim > KLDIV_MAX_AXES) throw py::value_error("too many axes");
@@ -193,7 +181,12 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
     }
 
     double total = 0;
-    raise_status(run_released(problem, elements, &total));
+    const auto call = [&](CorePoll poll, void *poll_data) {
+        problem.poll = poll;
+        problem.poll_data = poll_data;
+        return kldiv_run(&problem, &total);
+    };
+    raise_status(call_core(elements, call, progress ? progress->ptr() : nullptr));
     return out ? py::object(py::none()) : py::object(py::float_(total));
 }
 
@@ -211,17 +204,10 @@ void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t 
           uintptr_t upstream, int num_threads, uintptr_t out, uintptr_t grad_y_true, uintptr_t grad_y_pred) {
     const kldiv_dtype kind = dtype_named(dtype);
     const auto at = [](uintptr_t address) { return reinterpret_cast<void *>(address); };
-    const auto call = [&] {
-        return kldiv_rows(kind, at(y_true), at(y_pred), n, classes, epsilon, at(upstream), num_threads, at(out),
-                          at(grad_y_true), at(grad_y_pred));
-    };
-    if (n * classes < kReleaseGil) return raise_status(call());
-    kldiv_status status;
-    {
-        const py::gil_scoped_release released;
-        status = call();
-    }
-    raise_status(status);
+    raise_status(call_core(n * classes, [&](CorePoll poll, void *poll_data) {
+        return kldiv_rows(kind, at(y_true), at(y_pred), n, classes, epsilon, at(upstream), num_threads, poll, poll_data,
+                          at(out), at(grad_y_true), at(grad_y_pred));
+    }));
 }
 
 // ---- The fast path: two plain arrays and, perhaps, plain keywords. Everything else goes to Python, untouched. ----
@@ -298,17 +284,9 @@ PyObject *try_plain(PyObject *const *args, Py_ssize_t positional, PyObject *keyw
 
     const kldiv_dtype kind = is_float ? KLDIV_FLOAT32 : KLDIV_FLOAT64;
     double total = 0;
-    kldiv_status status;
-    if (n < kReleaseGil) {
-        status =
-            kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, nullptr, nullptr, &total);
-    } else {
-        PyThreadState *state = PyEval_SaveThread();
-        status = kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, check_signals, &state,
-                            &total);
-        PyEval_RestoreThread(state);
-    }
-    raise_status(status);
+    raise_status(call_core(n, [&](CorePoll poll, void *poll_data) {
+        return kldiv_flat(kind, t.data(), p.data(), n, options.epsilon, options.num_threads, poll, poll_data, &total);
+    }));
     const int64_t rows = n / t.shape(ndim - 1);
     return scalar(options.mean ? total / static_cast<double>(rows) : total, is_float);
 }
@@ -361,28 +339,33 @@ py::dict xla_handlers() {
     return handlers;
 }
 
-py::list available_isas() {
-    py::list names;
-    for (int i = 0; kldiv_isa_name(i) != nullptr; ++i) names.append(kldiv_isa_name(i));
-    return names;
+py::list names(const char *(*name)(int)) {
+    py::list all;
+    for (int i = 0; name(i) != nullptr; ++i) all.append(name(i));
+    return all;
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
+    remember_main_thread();
     m.attr("__version__") = KLDIV_FAST_VERSION;
     m.attr("__pyx_capi__") = cython_api();
     m.def("run", &run, py::arg("y_true"), py::arg("y_pred"), py::arg("class_ndim"), py::arg("batch_shape"),
           py::arg("weight"), py::arg("mask"), py::arg("out"), py::arg("epsilon"), py::arg("num_threads"),
-          py::arg("upstream") = py::none(), py::arg("grad_y_true") = py::none(), py::arg("grad_y_pred") = py::none());
+          py::arg("upstream") = py::none(), py::arg("grad_y_true") = py::none(), py::arg("grad_y_pred") = py::none(),
+          py::arg("progress") = py::none());
     m.def("rows", &rows, py::arg("dtype"), py::arg("y_true"), py::arg("y_pred"), py::arg("rows"), py::arg("classes"),
           py::arg("epsilon"), py::arg("upstream"), py::arg("num_threads"), py::arg("out"), py::arg("grad_y_true"),
           py::arg("grad_y_pred"));
     m.def("with_fast_path", &with_fast_path);
     m.def("xla_handlers", &xla_handlers);
-    m.def("available_isas", &available_isas);
+    m.def("available_isas", [] { return names(kldiv_isa_name); });
     m.def("current_isa", &kldiv_current_isa);
     m.def("select_isa", [](const std::string &name) { return kldiv_select_isa(name.c_str()) == 0; });
+    m.def("available_executors", [] { return names(kldiv_executor_name); });
+    m.def("current_executor", &kldiv_current_executor);
+    m.def("select_executor", [](const std::string &name) { return kldiv_select_executor(name.c_str()) == 0; });
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
     m.attr("run_address") =

@@ -7,7 +7,7 @@
 #include <new>
 
 #include "convert.hpp"
-#include "parallel.hpp"
+#include "executor.hpp"
 #include "plan.hpp"
 #include "task.hpp"
 
@@ -19,7 +19,7 @@ std::unique_ptr<T[]> allocate(int64_t n) {
     return std::unique_ptr<T[]>(new (std::nothrow) T[static_cast<size_t>(n)]);
 }
 
-kldiv_status run_on(Plan &plan, int threads, int64_t tasks, Poll &poll, void (*run)(void *, int, int64_t)) {
+kldiv_status run_on(Plan &plan, int threads, int64_t tasks, Poll &poll, Job::Run run) {
     const std::unique_ptr<Scratch[]> scratch = plan.needs_scratch() ? allocate<Scratch>(threads) : nullptr;
     if (plan.needs_scratch() && !scratch) return KLDIV_NO_MEMORY;
     plan.scratch = scratch.get();
@@ -48,6 +48,8 @@ kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double &total)
     for (plan.first_group = 0; plan.first_group < plan.groups; plan.first_group += at_once) {
         const int64_t count = std::min(at_once, plan.groups - plan.first_group);
         const int64_t tasks = count * plan.pieces;
+        poll.cover(static_cast<double>(plan.first_group) / static_cast<double>(plan.groups),
+                   static_cast<double>(plan.first_group + count) / static_cast<double>(plan.groups));
         const int threads = choose_threads(requested, count * plan.group_rows * plan.row_size(), tasks);
         const kldiv_status status = run_on(plan, threads, tasks, poll, run_piece);
         if (status != KLDIV_OK) return status;
@@ -104,7 +106,7 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
 }
 
 kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
-                        int num_threads, int (*poll)(void *), void *poll_data, double *total) {
+                        int num_threads, int (*poll)(void *, double), void *poll_data, double *total) {
     if (n <= kSmallBlock) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
@@ -117,8 +119,8 @@ kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pre
 }
 
 kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
-                        double epsilon, const void *upstream, int num_threads, void *out, void *grad_y_true,
-                        void *grad_y_pred) {
+                        double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
+                        void *poll_data, void *out, void *grad_y_true, void *grad_y_pred) {
     const kldiv_dtype result = dtype == KLDIV_FLOAT64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     const int64_t size = item_size(dtype), result_size = item_size(result);
     kldiv_problem problem{};
@@ -136,5 +138,7 @@ kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pre
     problem.clip = 1;
     problem.epsilon = epsilon;
     problem.num_threads = num_threads;
+    problem.poll = poll;
+    problem.poll_data = poll_data;
     return kldiv_run(&problem, nullptr);
 }

@@ -82,7 +82,8 @@ typedef struct {
     int clip;               /* zero: no clip, the meaning of scipy.special.rel_entr */
     double epsilon;         /* lower bound of the clip, in [0, 1) */
     int num_threads;        /* 0: the process-wide setting */
-    int (*poll)(void *);    /* called now and then by the calling thread alone; non-zero: stop. May be NULL */
+    int (*poll)(void *, double done); /* called now and then by the calling thread alone, while no other is at work for
+                                         it, with the part that is done, 0 to 1; non-zero: stop. May be NULL */
     void *poll_data;
 } kldiv_problem;
 
@@ -96,13 +97,13 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total);
 /* kldiv_run for C-contiguous rows of native elements of a kernel dtype. `out` (rows), `upstream` (rows) and the gradients
  * (rows x classes) are C-contiguous and float64 for float64, else float32; each may be NULL (upstream: ones). */
 kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
-                        double epsilon, const void *upstream, int num_threads, void *out, void *grad_y_true,
-                        void *grad_y_pred);
+                        double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
+                        void *poll_data, void *out, void *grad_y_true, void *grad_y_pred);
 
 /* The sum over two C-contiguous arrays of n native elements of a kernel dtype: what kldiv_run does for the plainest
  * problem, without its set-up. Same bits. */
 kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
-                        int num_threads, int (*poll)(void *), void *poll_data, double *total);
+                        int num_threads, int (*poll)(void *, double), void *poll_data, double *total);
 
 /* Implementations that this machine can run, best first: the i-th name, or NULL past the end. */
 const char *kldiv_isa_name(int i);
@@ -112,17 +113,26 @@ const char *kldiv_built_isa_name(int i);
 /* Use one by name. 0 if done, -1 if this machine can't run it or it is unknown. */
 int kldiv_select_isa(const char *name);
 
-/* Threads of a call that names no number. 0 gives the choice back to OpenMP. */
+/* Executors of this build, who bring threads to a call, best first: the i-th name, or NULL past the end. "pool": helpers
+ * of our own; "openmp": regions of OpenMP, serial in a forked child. The bits of a result don't depend on it. */
+const char *kldiv_executor_name(int i);
+const char *kldiv_current_executor(void);
+/* Use one by name. 0 if done, -1 if it is not in this build. */
+int kldiv_select_executor(const char *name);
+
+/* Threads of a call that names no number. 0: as many as OpenMP allows. No call has more than the calling thread may use
+ * processors. */
 void kldiv_set_num_threads(int n);
 int kldiv_get_num_threads(void);
 
-/* What stands behind that number. Without OpenMP every call is serial, and all but `setting` is 0 or NULL. */
+/* What stands behind that number. */
 typedef struct {
     int setting;         /* the last kldiv_set_num_threads */
-    int limit;           /* OpenMP's, for the calling thread: OMP_NUM_THREADS, omp_set_num_threads, threadpoolctl */
-    int processors;      /* that OpenMP sees: what it takes where nobody set a limit */
-    int forked;          /* non-zero: a forked child, which stays serial */
-    const char *library; /* the file that OpenMP's runtime was loaded from; NULL: unknown */
+    int limit;           /* OpenMP's, for the calling thread: OMP_NUM_THREADS, omp_set_num_threads, threadpoolctl; without
+                            OpenMP OMP_NUM_THREADS alone */
+    int processors;      /* that the calling thread may use */
+    int forked;          /* non-zero: a forked child */
+    const char *library; /* the file that OpenMP's runtime was loaded from; NULL: none, or unknown */
 } kldiv_threads;
 
 kldiv_threads kldiv_describe_threads(void);

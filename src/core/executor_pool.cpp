@@ -1,0 +1,231 @@
+// A pool of helpers of our own: threads that look out for jobs and take tasks beside the calling thread.
+//
+// The caller never waits for a helper that has not begun: one that the operating system keeps waiting costs it nothing,
+// where a region of OpenMP ends with its last thread. Helpers serve all calling threads, and look out for the next job for
+// no longer than it pays (kLookOut).
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "executor.hpp"
+#include "processors.hpp"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+#endif
+
+namespace kldiv {
+namespace {
+
+// How long a thread looks out for the next job, or for the last helper, before it sleeps: at first without a break, then
+// letting others go first.
+constexpr std::chrono::microseconds kAttentive{10};
+constexpr std::chrono::microseconds kLookOut{100};
+
+void relax() {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+    __asm__ __volatile__("isb");
+#endif
+}
+
+// Whether `holds` came true within kLookOut.
+template <class Condition>
+bool look_out(Condition holds) {
+    if (holds()) return true;
+    if (!may_spin()) return false;
+    const auto begin = std::chrono::steady_clock::now();
+    for (auto now = begin; now < begin + kLookOut; now = std::chrono::steady_clock::now()) {
+        for (int i = 0; i < 16; ++i) {
+            if (holds()) return true;
+            relax();
+        }
+        if (now > begin + kAttentive) std::this_thread::yield();
+    }
+    return false;
+}
+
+// A job with seats for helpers, in the list of those that are open. It stands on the caller's stack; all but `helpers` is
+// guarded by the pool's mutex.
+struct Opening {
+    Job &job;
+    int free_seats;
+    int workers = 1;  // that ever took a seat, the caller being the first
+    Opening *behind = nullptr;
+    alignas(kCacheLine) std::atomic<int> helpers{0};  // at work; changed with the mutex held
+
+    Opening(Job &j, int seats) : job(j), free_seats(seats) {}
+    bool wants_help() const { return free_seats > 0 && job.wants_help(); }
+};
+
+class Pool {
+public:
+    void run(Job &job, int threads) {
+        Opening opening(job, threads - 1);
+        const Closing closing(*this, opening);
+        job.work(0);
+    }
+
+private:
+    // Whatever ends the caller's part of a job first closes it: helpers work on the caller's stack.
+    class Closing {
+    public:
+        Closing(Pool &pool, Opening &opening) : pool_(pool), opening_(opening) { pool_.open(opening_); }
+        ~Closing() { pool_.close(opening_); }
+        Closing(const Closing &) = delete;
+        Closing &operator=(const Closing &) = delete;
+
+    private:
+        Pool &pool_;
+        Opening &opening_;
+    };
+
+    // Wakes one helper at the most, which wakes the next.
+    void open(Opening &opening) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        const int missing = std::max(0, opening.free_seats - size_);
+        size_ += missing;
+        opening.behind = first_;
+        first_ = &opening;
+        opened_.fetch_add(1, std::memory_order_relaxed);
+        const bool wake = asleep_ > 0 && opening.free_seats > looking_;
+        lock.unlock();
+        if (wake) wake_.notify_one();
+        for (int made = 0; made < missing; ++made)
+            if (!make_helper()) return forget(missing - made);
+    }
+
+    // No helper may join from here on; those at work are waited for.
+    void close(Opening &opening) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            Opening **link = &first_;
+            while (*link != &opening) link = &(*link)->behind;
+            *link = opening.behind;
+        }
+        const auto idle = [&opening] { return opening.helpers.load(std::memory_order_acquire) == 0; };
+        const bool soon = look_out(idle);
+        std::unique_lock<std::mutex> lock(mutex_);  // the last helper has let go of it
+        if (!soon) left_.wait(lock, idle);
+    }
+
+    bool make_helper() {
+        try {
+            std::thread([this] { serve(); }).detach();
+            return true;
+        } catch (const std::exception &) {
+            return false;  // no more threads, or no memory for one, are to be had: fewer will do
+        }
+    }
+
+    void forget(int helpers) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        size_ -= helpers;
+    }
+
+    void serve() {
+        block_signals();
+        leave_callers_place();
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (;;) {
+            if (Opening *opening = one_that_wants_help())
+                help(*opening, lock);
+            else
+                wait_for_another(lock);
+        }
+    }
+
+    // Signals are for the program's own threads, but for those that a task itself may raise: blocked, they would end the
+    // process without the program's handler (Python's faulthandler).
+    static void block_signals() {
+#if defined(__unix__) || defined(__APPLE__)
+        sigset_t blocked;
+        sigfillset(&blocked);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&blocked, fault);
+        pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
+#endif
+    }
+
+    Opening *one_that_wants_help() const {
+        for (Opening *opening = first_; opening != nullptr; opening = opening->behind)
+            if (opening->wants_help()) return opening;
+        return nullptr;
+    }
+
+    void help(Opening &opening, std::unique_lock<std::mutex> &lock) {
+        const int worker = opening.workers++;
+        --opening.free_seats;
+        opening.helpers.fetch_add(1, std::memory_order_relaxed);
+        const bool wake = asleep_ > 0 && opening.free_seats > looking_;
+        lock.unlock();
+        if (wake) wake_.notify_one();
+        opening.job.work(worker);
+        lock.lock();
+        if (opening.helpers.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
+    }
+
+    void wait_for_another(std::unique_lock<std::mutex> &lock) {
+        const uint64_t seen = opened_.load(std::memory_order_relaxed);
+        const auto opened = [&] { return opened_.load(std::memory_order_relaxed) != seen; };
+        ++looking_;
+        lock.unlock();
+        const bool soon = look_out(opened);
+        lock.lock();
+        --looking_;
+        if (soon) return;
+        ++asleep_;
+        wake_.wait(lock, opened);
+        --asleep_;
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_, left_;
+    Opening *first_ = nullptr;
+    int size_ = 0;     // helpers there are, or are about to be
+    int looking_ = 0;  // of them: who look out for the next opening
+    int asleep_ = 0;
+    alignas(kCacheLine) std::atomic<uint64_t> opened_{0};  // openings so far
+};
+
+// Made when it is first wanted and never destroyed: its helpers may be waiting when the process ends. A forked child has
+// none of its parent's helpers, and perhaps a mutex that one of them held for ever: it makes a pool of its own.
+std::atomic<Pool *> the_pool{nullptr};
+
+#if defined(__unix__) || defined(__APPLE__)
+void abandon_pool() { the_pool.store(nullptr, std::memory_order_relaxed); }
+const int fork_handler_registered = pthread_atfork(nullptr, nullptr, abandon_pool);
+#endif
+
+// nullptr: no memory.
+Pool *pool() {
+    Pool *current = the_pool.load(std::memory_order_acquire);
+    if (current != nullptr) return current;
+    Pool *made = new (std::nothrow) Pool;
+    if (the_pool.compare_exchange_strong(current, made, std::memory_order_acq_rel)) return made;
+    delete made;
+    return current;
+}
+
+void run(Job &job, int threads) {
+    Pool *helpers = pool();
+    if (helpers != nullptr)
+        helpers->run(job, threads);
+    else
+        job.work(0);
+}
+
+}  // namespace
+
+const Executor executor_pool = {"pool", run};
+
+}  // namespace kldiv
