@@ -48,7 +48,7 @@ def build(compiler, flags, folder):
         "-DCMAKE_BUILD_TYPE=Release",
         *flags,
     )
-    run("cmake", "--build", folder, "--target", "bits", "exhaustive", "-j2")
+    run("cmake", "--build", folder, "--target", "bits", "executors", "exhaustive", "-j2")
 
 
 def fused_isas(emulator, folder):
@@ -92,6 +92,7 @@ def check(name, step):
             sys.exit(f"{name}: the baseline differs by {most}")
         rows.append(f"| {version} | baseline | sums differ by at most {most:.1g}, relative |")
         print("\n".join(rows))
+        run(*emulator, f"{folder}/executors")
         print(run(*emulator, f"{folder}/exhaustive", str(step)), end="", flush=True)
         return rows
 
