@@ -15,7 +15,7 @@ from processes import printed
 tf = pytest.importorskip("tensorflow")
 
 import keras
-from kldiv_fast._tensorflow import rows
+from kldiv_fast._tensorflow import _load_ops, rows
 
 native = pytest.mark.skipif(sys.platform != "linux", reason="no native op on this system")
 
@@ -429,15 +429,18 @@ def test_errors_of_the_op_name_the_argument(rng):
 @native
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 def test_declarations_agree_with_tensorflow_s_headers(tmp_path):
-    """Declared twice, a C function that differs is an error of the compiler."""
+    """Each number and each function's type is compared by the compiler."""
     header = Path(__file__).parents[1] / "src" / "adapters" / "tensorflow_c_api.h"
     constants = re.findall(r"\b(T\w+) = (\d+)", header.read_text())
     assert len(constants) >= 6
     source = tmp_path / "check.cpp"
     source.write_text(
-        '#include "tensorflow/c/kernels.h"\n#include "tensorflow/c/ops.h"\n'
+        '#include "tensorflow/c/kernels.h"\n#include "tensorflow/c/ops.h"\n#include <type_traits>\n'
         f'#define KLDIV_TENSORFLOW_HEADERS\n#include "{header}"\n'
         + "".join(f"static_assert({name} == {value});\n" for name, value in constants)
+        + "#define SAME(result, name, parameters) "
+        'static_assert(std::is_same_v<decltype(&TF_##name), result(*) parameters>, "TF_" #name);\n'
+        "KLDIV_TENSORFLOW_FUNCTIONS(SAME)\n"
     )
     done = subprocess.run(
         ["c++", "-std=c++17", "-fsyntax-only", f"-I{tf.sysconfig.get_include()}", str(source)],
@@ -446,3 +449,31 @@ def test_declarations_agree_with_tensorflow_s_headers(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+OP = Path(kldiv_fast.__file__).parent / "_tensorflow_op.so"
+
+
+@native
+@pytest.mark.parametrize("name", ["TF_GetInput", "TF_TensorData", "libtensorflow_framework.so.2"])
+def test_a_tensorflow_that_lacks_what_the_op_needs(tmp_path, name):
+    """An error when the op is loaded, from a copy that asks for another name; the process goes on."""
+    content = OP.read_bytes()
+    other = name[:-1] + "X"
+    assert content.count(name.encode() + b"\0") == 1
+    copy = tmp_path / OP.name
+    copy.write_bytes(content.replace(name.encode() + b"\0", other.encode() + b"\0"))
+    with pytest.raises(ImportError, match=rf"needs {other}, which TensorFlow {tf.__version__}"):
+        _load_ops(copy)
+
+
+@native
+def test_without_tensorflow_the_op_is_left_alone():
+    """Nothing but _tensorflow.py loads it; loaded by hand, it says what is missing."""
+    code = "import kldiv_fast; print(float(kldiv_fast.kl([0.5, 0.5], [0.5, 0.5])))\n"
+    code += (
+        "maps = open('/proc/self/maps').read(); print('_core' in maps, '_tensorflow_op' in maps)\n"
+    )
+    code += f"import ctypes; connect = ctypes.CDLL({str(OP)!r}).kldiv_fast_connect\n"
+    code += "connect.restype = ctypes.c_char_p; print(connect(None).decode())"
+    assert printed(code).split() == ["0.0", "True", "False", "libtensorflow_framework.so.2"]

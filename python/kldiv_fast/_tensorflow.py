@@ -63,17 +63,23 @@ def _at_least_float32(x):
 # ---- where the ops run ----
 
 
-def _load_ops():
+def _load_ops(path):
     """The ops' Python functions; their kernels share the core and its settings with ``_core``."""
-    if sys.platform != "linux":
-        return None
-    path = Path(__file__).parent / "_tensorflow_op.so"
     ops = tf.load_op_library(str(path))
-    ctypes.CDLL(str(path)).kldiv_fast_connect(ctypes.c_void_p(_core.run_address))
+    connect = ctypes.CDLL(str(path)).kldiv_fast_connect
+    connect.argtypes, connect.restype = [ctypes.c_void_p], ctypes.c_char_p
+    missing = connect(_core.run_address)
+    if missing is not None:
+        raise ImportError(
+            f"kldiv_fast needs {missing.decode()}, which TensorFlow {tf.__version__} does not have; "
+            "expected TensorFlow 2.21 or a later 2.x: pip install 'tensorflow>=2.21,<3'"
+        )
     return ops
 
 
-_OPS = _load_ops()
+_OPS = None
+if sys.platform == "linux":
+    _OPS = _load_ops(Path(__file__).parent / "_tensorflow_op.so")
 
 
 @functools.cache

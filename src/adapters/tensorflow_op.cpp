@@ -1,6 +1,9 @@
 // TensorFlow's kernels: the rows of the divergence, and their gradient with respect to one input. A library of its own:
 // python/kldiv_fast/_tensorflow.py loads it with tf.load_op_library and hands it the core of the module `_core`, so
-// that the ISA and the number of threads are one state. It holds no core and computes nothing itself.
+// that the ISA and the number of threads are one state. It holds no core and computes nothing itself, and it is linked
+// against no TensorFlow: it finds the C functions in the one that has loaded it.
+#include <dlfcn.h>
+
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -12,6 +15,7 @@
 namespace {
 
 decltype(&kldiv_run) core = nullptr;
+kldiv_tensorflow tf;
 
 // ---- A kernel's tensors ----
 
@@ -21,35 +25,35 @@ struct Failure : std::runtime_error {
 };
 
 struct Delete {
-    void operator()(TF_Status *status) const { TF_DeleteStatus(status); }
-    void operator()(TF_Tensor *tensor) const { TF_DeleteTensor(tensor); }
+    void operator()(TF_Status *status) const { tf.DeleteStatus(status); }
+    void operator()(TF_Tensor *tensor) const { tf.DeleteTensor(tensor); }
 };
 using Status = std::unique_ptr<TF_Status, Delete>;
 using Tensor = std::unique_ptr<TF_Tensor, Delete>;
 
 Tensor input(TF_OpKernelContext *context, int index, TF_Status *status) {
     TF_Tensor *tensor = nullptr;
-    TF_GetInput(context, index, &tensor, status);
+    tf.GetInput(context, index, &tensor, status);
     if (tensor == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "an input is missing"};
     return Tensor(tensor);
 }
 
 std::string shape_of(const TF_Tensor *tensor) {
     std::string text = "(";
-    for (int i = 0; i < TF_NumDims(tensor); ++i) text += (i > 0 ? "," : "") + std::to_string(TF_Dim(tensor, i));
+    for (int i = 0; i < tf.NumDims(tensor); ++i) text += (i > 0 ? "," : "") + std::to_string(tf.Dim(tensor, i));
     return text + ")";
 }
 
-int64_t item_size(const TF_Tensor *tensor) { return TF_TensorType(tensor) == TF_FLOAT ? 4 : 8; }
+int64_t item_size(const TF_Tensor *tensor) { return tf.TensorType(tensor) == TF_FLOAT ? 4 : 8; }
 
 kldiv_dtype dtype_of(const TF_Tensor *tensor) {
-    return TF_TensorType(tensor) == TF_FLOAT ? KLDIV_FLOAT32 : KLDIV_FLOAT64;
+    return tf.TensorType(tensor) == TF_FLOAT ? KLDIV_FLOAT32 : KLDIV_FLOAT64;
 }
 
 // Extent of an axis counted from the end, 0 being the last; absent ones are 1.
 int64_t extent_from_end(const TF_Tensor *tensor, int i) {
-    const int ndim = TF_NumDims(tensor);
-    return i < ndim ? TF_Dim(tensor, ndim - 1 - i) : 1;
+    const int ndim = tf.NumDims(tensor);
+    return i < ndim ? tf.Dim(tensor, ndim - 1 - i) : 1;
 }
 
 // ---- From tensors to the core's problem ----
@@ -61,7 +65,7 @@ struct Shape {
 
 Shape broadcast(const TF_Tensor *t, const TF_Tensor *p) {
     Shape shape{};
-    shape.ndim = TF_NumDims(t) > TF_NumDims(p) ? TF_NumDims(t) : TF_NumDims(p);
+    shape.ndim = tf.NumDims(t) > tf.NumDims(p) ? tf.NumDims(t) : tf.NumDims(p);
     if (shape.ndim == 0 || shape.ndim > KLDIV_MAX_AXES)
         throw Failure{TSL_INVALID_ARGUMENT, "y_pred has shape " + shape_of(p) + "; expected (..., classes)"};
     for (int i = 0; i < shape.ndim; ++i) {
@@ -101,13 +105,13 @@ kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *
     problem.batch_ndim = shape.ndim - 1;
     problem.class_ndim = 1;
     for (int i = 0; i < shape.ndim; ++i) axis_at(problem, i).extent = shape.extents[i];
-    problem.y_true = {TF_TensorData(t), dtype_of(t), 0};
-    problem.y_pred = {TF_TensorData(p), dtype_of(p), 0};
+    problem.y_true = {tf.TensorData(t), dtype_of(t), 0};
+    problem.y_pred = {tf.TensorData(p), dtype_of(p), 0};
     set_strides(problem, t, &kldiv_axis::y_true);
     set_strides(problem, p, &kldiv_axis::y_pred);
     problem.clip = 1;
-    if (TF_NumDims(epsilon) != 0) throw Failure{TSL_INVALID_ARGUMENT, "epsilon is no scalar"};
-    problem.epsilon = *static_cast<const double *>(TF_TensorData(epsilon));
+    if (tf.NumDims(epsilon) != 0) throw Failure{TSL_INVALID_ARGUMENT, "epsilon is no scalar"};
+    problem.epsilon = *static_cast<const double *>(tf.TensorData(epsilon));
     if (!(problem.epsilon >= 0 && problem.epsilon < 1))
         throw Failure{TSL_INVALID_ARGUMENT,
                       "epsilon is " + std::to_string(problem.epsilon) + "; expected a number in [0, 1)"};
@@ -125,7 +129,7 @@ Tensor allocate(TF_OpKernelContext *context, const TF_Tensor *like, const Shape 
     int64_t bytes = item_size(like);
     for (int i = 0; i < ndim; ++i) bytes *= shape.extents[i];
     Tensor output(
-        TF_AllocateOutput(context, 0, TF_TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes), status));
+        tf.AllocateOutput(context, 0, tf.TensorType(like), shape.extents, ndim, static_cast<size_t>(bytes), status));
     if (output == nullptr) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for the result"};
     return output;
 }
@@ -135,7 +139,7 @@ void rows(TF_OpKernelContext *context, TF_Status *status) {
     const Shape shape = broadcast(t.get(), p.get());
     kldiv_problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
     const Tensor output = allocate(context, p.get(), shape, problem.batch_ndim, status);
-    problem.out = TF_TensorData(output.get());
+    problem.out = tf.TensorData(output.get());
     problem.out_dtype = dtype_of(p.get());
     set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::out);
     run(problem);
@@ -148,15 +152,15 @@ void gradient(TF_OpKernelContext *context, TF_Status *status) {
                  upstream = input(context, 3, status);
     const Shape shape = broadcast(t.get(), p.get());
     kldiv_problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
-    bool fits = TF_NumDims(upstream.get()) == problem.batch_ndim;
-    for (int i = 0; fits && i < problem.batch_ndim; ++i) fits = TF_Dim(upstream.get(), i) == shape.extents[i];
+    bool fits = tf.NumDims(upstream.get()) == problem.batch_ndim;
+    for (int i = 0; fits && i < problem.batch_ndim; ++i) fits = tf.Dim(upstream.get(), i) == shape.extents[i];
     if (!fits)
         throw Failure{TSL_INVALID_ARGUMENT,
                       "upstream has shape " + shape_of(upstream.get()) + "; expected one value a row"};
-    problem.upstream = {TF_TensorData(upstream.get()), dtype_of(p.get()), 0};
+    problem.upstream = {tf.TensorData(upstream.get()), dtype_of(p.get()), 0};
     set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::upstream);
     const Tensor output = allocate(context, p.get(), shape, shape.ndim, status);
-    problem.*target = TF_TensorData(output.get());
+    problem.*target = tf.TensorData(output.get());
     problem.grad_dtype = dtype_of(p.get());
     set_dense_strides(problem, shape.ndim, item_size(p.get()), stride);
     run(problem);
@@ -165,51 +169,75 @@ void gradient(TF_OpKernelContext *context, TF_Status *status) {
 // What TensorFlow calls: no exception may leave it.
 template <void (*kernel)(TF_OpKernelContext *, TF_Status *)>
 void compute(void *, TF_OpKernelContext *context) {
-    const Status status(TF_NewStatus());
+    const Status status(tf.NewStatus());
     try {
         kernel(context, status.get());
     } catch (const Failure &failure) {
-        TF_SetStatus(status.get(), failure.code, failure.what());
-    } catch (const std::bad_alloc &) { TF_SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory"); }
-    if (TF_GetCode(status.get()) != TSL_OK) TF_OpKernelContext_Failure(context, status.get());
+        tf.SetStatus(status.get(), failure.code, failure.what());
+    } catch (const std::bad_alloc &) { tf.SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory"); }
+    if (tf.GetCode(status.get()) != TSL_OK) tf.OpKernelContext_Failure(context, status.get());
 }
 
 // ---- Registration ----
 
 void unknown_shape(TF_ShapeInferenceContext *context, TF_Status *status) {
-    TF_ShapeInferenceContextSetUnknownShape(context, status);  // Python knows better and says so
+    tf.ShapeInferenceContextSetUnknownShape(context, status);  // Python knows better and says so
 }
 
 using Compute = void (*)(void *, TF_OpKernelContext *);
 
 void register_op(const char *name, const char *last_input, const char *output, Compute compute) {
-    TF_OpDefinitionBuilder *op = TF_NewOpDefinitionBuilder(name);
-    TF_OpDefinitionBuilderAddAttr(op, "T: {float, double}");
-    for (const char *spec : {"y_true: T", "y_pred: T", "epsilon: double"}) TF_OpDefinitionBuilderAddInput(op, spec);
-    if (last_input != nullptr) TF_OpDefinitionBuilderAddInput(op, last_input);
-    TF_OpDefinitionBuilderAddOutput(op, output);
-    TF_OpDefinitionBuilderSetShapeInferenceFunction(op, unknown_shape);
-    const Status status(TF_NewStatus());
-    TF_RegisterOpDefinition(op, status.get());
+    TF_OpDefinitionBuilder *op = tf.NewOpDefinitionBuilder(name);
+    tf.OpDefinitionBuilderAddAttr(op, "T: {float, double}");
+    for (const char *spec : {"y_true: T", "y_pred: T", "epsilon: double"}) tf.OpDefinitionBuilderAddInput(op, spec);
+    if (last_input != nullptr) tf.OpDefinitionBuilderAddInput(op, last_input);
+    tf.OpDefinitionBuilderAddOutput(op, output);
+    tf.OpDefinitionBuilderSetShapeInferenceFunction(op, unknown_shape);
+    const Status status(tf.NewStatus());
+    tf.RegisterOpDefinition(op, status.get());
     for (const TF_DataType type : {TF_FLOAT, TF_DOUBLE}) {
-        TF_KernelBuilder *kernel = TF_NewKernelBuilder(name, "CPU", nullptr, compute, nullptr);
-        TF_KernelBuilder_TypeConstraint(kernel, "T", type, status.get());
-        TF_RegisterKernelBuilder(name, kernel, status.get());
+        TF_KernelBuilder *kernel = tf.NewKernelBuilder(name, "CPU", nullptr, compute, nullptr);
+        tf.KernelBuilder_TypeConstraint(kernel, "T", type, status.get());
+        tf.RegisterKernelBuilder(name, kernel, status.get());
     }
 }
 
-// tf.load_op_library collects the ops that appear while a library is being loaded, so this can't wait for a call. An op
-// or kernel that could not be registered is missed, with TensorFlow's own error, where it is first wanted.
-const bool registered = [] {
+// ---- What happens when the library is loaded ----
+
+constexpr char kTensorFlow[] = "libtensorflow_framework.so.2";
+
+// Fills the table; returns the name of what is missing, nullptr: nothing. By the library's name among those that are
+// loaded already, because TensorFlow shows its symbols to nobody who isn't linked against it.
+const char *find_tensorflow() {
+    void *library = dlopen(kTensorFlow, RTLD_LAZY | RTLD_NOLOAD);
+    if (library == nullptr) return kTensorFlow;
+#define FIND(result, name, parameters)                                             \
+    tf.name = reinterpret_cast<result(*) parameters>(dlsym(library, "TF_" #name)); \
+    if (tf.name == nullptr) return "TF_" #name;
+    KLDIV_TENSORFLOW_FUNCTIONS(FIND)
+#undef FIND
+    return nullptr;
+}
+
+// tf.load_op_library collects the ops that appear while a library is being loaded, so this can't wait for a call. An
+// exception here would end the process: what is missing is kept for kldiv_fast_connect, and no op appears. An op or
+// kernel that could not be registered is missed, with TensorFlow's own error, where it is first wanted.
+const char *const missing = [] {
+    const char *name = find_tensorflow();
+    if (name != nullptr) return name;
     register_op("KldivFastRows", nullptr, "rows: T", compute<rows>);
     register_op("KldivFastGradYTrue", "upstream: T", "grad: T",
                 compute<gradient<&kldiv_problem::grad_y_true, &kldiv_axis::grad_y_true>>);
     register_op("KldivFastGradYPred", "upstream: T", "grad: T",
                 compute<gradient<&kldiv_problem::grad_y_pred, &kldiv_axis::grad_y_pred>>);
-    return true;
+    return name;
 }();
 
 }  // namespace
 
-// The core that every kernel calls, by the address that `_core` gives.
-extern "C" __attribute__((visibility("default"))) void kldiv_fast_connect(decltype(&kldiv_run) run) { core = run; }
+// Takes the core that every kernel calls, by the address that `_core` gives. Returns the name of the function or library
+// of TensorFlow for want of which there are no ops, nullptr: there are.
+extern "C" __attribute__((visibility("default"))) const char *kldiv_fast_connect(decltype(&kldiv_run) run) {
+    core = run;
+    return missing;
+}

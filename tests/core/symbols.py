@@ -1,9 +1,10 @@
 """What the kernel objects export: each its one table, and nothing that the linker could take for another's.
 
-python tests/core/symbols.py [--compiler g++ clang++] [--extension PATH]
+python tests/core/symbols.py [--compiler g++ clang++] [--installed FOLDER]
 
 A weak symbol or a std:: template in an object compiled for AVX-512 may be chosen for the whole program, which then dies on
-an older machine; a dynamic initialiser runs on any machine at import. The installed extension exports its entry point.
+an older machine; a dynamic initialiser runs on any machine at import. The installed libraries export their entry point, and
+take from others what a wheel may: versioned symbols of the system's libraries, and the extension Python's.
 Needs cmake, nm and readelf.
 """
 
@@ -57,15 +58,26 @@ def kernels(compiler, folder):
         yield re.search(r"kernel_(\w+)\.dir", str(path))[1], path
 
 
-def check_extension(path):
-    names = [name for _, name in symbols(path, "--dynamic", "--defined-only")]
-    yield from (f"{name} is exported" for name in names if name != "PyInit__core")
+# The installed libraries: what each exports, and what the names begin with that no library is known for.
+LIBRARIES = {"_core": ("PyInit__core", ("Py", "_Py")), "_tensorflow_op": ("kldiv_fast_connect", ())}
+
+
+def check_library(path):
+    entry, providers = LIBRARIES[path.name.split(".")[0]]
+    exported = [name for _, name in symbols(path, "--dynamic", "--defined-only")]
+    needed = [name for kind, name in symbols(path, "--dynamic", "--undefined-only") if kind == "U"]
+    yield from (f"{name} is exported" for name in exported if name != entry)
+    if entry not in exported:
+        yield f"{entry} is missing"
+    for name in needed:
+        if "@" not in name and not name.startswith(providers):
+            yield f"{name} is needed, but of no library that is known"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compiler", nargs="+", default=["g++"])
-    parser.add_argument("--extension", type=Path, help="the installed _core")
+    parser.add_argument("--installed", type=Path, help="the folder of the installed package")
     options = parser.parse_args()
     faults = []
     for compiler in options.compiler:
@@ -77,10 +89,14 @@ def main():
                 new = list(check_kernel(path, isa))
                 faults += [f"{compiler}, {isa}: {fault}" for fault in new]
                 print(f"{compiler}, {isa}: {len(new)} faults")
-    if options.extension:
-        new = list(check_extension(options.extension))
-        faults += [f"{options.extension.name}: {fault}" for fault in new]
-        print(f"{options.extension.name}: {len(new)} faults")
+    if options.installed:
+        libraries = sorted(options.installed.glob("*.so"))
+        if len(libraries) != len(LIBRARIES):
+            sys.exit(f"{options.installed}: expected {len(LIBRARIES)} libraries, found {libraries}")
+        for path in libraries:
+            new = list(check_library(path))
+            faults += [f"{path.name}: {fault}" for fault in new]
+            print(f"{path.name}: {len(new)} faults")
     if faults:
         sys.exit("\n".join(faults))
 
