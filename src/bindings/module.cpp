@@ -347,7 +347,7 @@ py::list names(const char *(*name)(int)) {
 
 }  // namespace
 
-PYBIND11_MODULE(_core, m) {
+PYBIND11_MODULE(core_of_main_interpreter, m) {
     remember_main_thread();
     m.attr("__version__") = KLDIV_FAST_VERSION;
     m.attr("__pyx_capi__") = cython_api();
@@ -371,4 +371,16 @@ PYBIND11_MODULE(_core, m) {
     m.attr("run_address") =
         reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code of other libraries that shares this core
     m.def("runtime", &runtime);
+}
+
+// What Python calls. In a subinterpreter neither NumPy nor pybind11's state of the process is ours to use, and on Python
+// 3.11 pybind11 would wait for ever for a GIL that its own thread holds.
+PyMODINIT_FUNC PyInit__core() {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError,
+                        "kldiv_fast is imported in a subinterpreter; expected Python's main interpreter: use a thread or a "
+                        "process of it (with mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
+        return nullptr;
+    }
+    return PyInit_core_of_main_interpreter();
 }
