@@ -153,18 +153,17 @@ def wheel(session):
 
 
 @nox.session(default=False)
-def serial(session):
-    """A build without OpenMP: serial, and show_runtime() says so."""
+def executors(session):
+    """The tests that threads matter to: with OpenMP's executor, and in a build that has none."""
     session.install(*group("wheel-test"))
-    session.install(
-        ".",
-        "-C",
-        "cmake.define.CMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON",
-        "--force-reinstall",
-        "--no-deps",
-    )
-    chosen = [f"tests/test_{name}.py" for name in ("minimal", "arrays", "runtime", "bits")]
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *chosen)
+    names = ("minimal", "arrays", "gradient", "runtime", "bits", "robustness", "package")
+    tests = ["python", "-m", "pytest", "-p", "no:cacheprovider"]
+    tests += [f"tests/test_{name}.py" for name in names]
+    session.install(".")
+    session.run(*tests, env={"KLDIV_FAST_EXECUTOR": "openmp"})
+    without = ["-C", "cmake.define.CMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON"]
+    session.install(".", *without, "--force-reinstall", "--no-deps")
+    session.run(*tests)
 
 
 @nox.session(default=False)

@@ -45,6 +45,7 @@ CONSTANTS = {
     "small_block": f"{constant('kSmallBlock') >> 10} Ki",
     "large_block": f"{constant('kLargeBlock') >> 10} Ki",
     "columns": f"{constant('kColumns'):,}",
+    "look_out": constant("kNextJob"),
     "second_thread": f"{2 * constant('kElementsPerThread') >> 10} Ki",
     "poll": f"{constant('kPollEvery')} ms",
 }

@@ -20,7 +20,7 @@ namespace {
 
 // A second thread has to save more than waking it costs (some microseconds): 64 Ki elements take one thread some 8 us.
 constexpr int64_t kElementsPerThread = int64_t{1} << 16;
-constexpr std::chrono::nanoseconds kPollEvery = std::chrono::milliseconds(50);
+constexpr std::chrono::milliseconds kPollEvery{50};
 
 // Best first: docs/speed.md, "Executors", has the figures.
 constexpr const Executor *kExecutors[] = {
@@ -40,7 +40,7 @@ bool Poll::is_due() {
     const int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
     const bool first = due_ == 0;
     if (now < due_) return false;
-    due_ = now + kPollEvery.count();
+    due_ = now + std::chrono::nanoseconds(kPollEvery).count();
     return !first;
 }
 

@@ -31,7 +31,9 @@ namespace {
 // of a task: at first without a break, then letting others go first. A hot loop's next call comes within some
 // microseconds; whoever calls every 2 ms pays for each look-out in vain (0.28 ms of processor time for a call of 256x1000
 // that takes 0.2 ms on one thread, with 100 us 0.35 ms, with 1 ms 1.2 ms).
-constexpr std::chrono::microseconds kAttentive{10}, kNextJob{50}, kLastTask{200};
+constexpr std::chrono::microseconds kAttentive{10};
+constexpr std::chrono::microseconds kNextJob{50};
+constexpr std::chrono::microseconds kLastTask{200};
 
 void relax() {
 #if defined(__SSE2__) || defined(_M_X64)
