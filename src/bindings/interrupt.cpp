@@ -1,16 +1,12 @@
 // See interrupt.hpp.
 #include "interrupt.hpp"
 
-#include <pybind11/pybind11.h>
-
 #include <chrono>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
-
-namespace py = pybind11;
 
 namespace {
 
@@ -22,7 +18,10 @@ void remember_this_thread() { main_thread = PyThread_get_thread_ident(); }
 }  // namespace
 
 void remember_main_thread() {
-    main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+    // The list begins with the newest thread and ends with the one that Python began with.
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+    for (PyThreadState *older = state; older != nullptr; older = PyThreadState_Next(older)) state = older;
+    main_thread = state->thread_id;
 #if defined(__unix__) || defined(__APPLE__)
     pthread_atfork(nullptr, nullptr, remember_this_thread);
 #endif
