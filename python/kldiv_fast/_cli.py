@@ -1,44 +1,81 @@
 """The command ``python -m kldiv_fast``: the divergence of two files, or, without files, a demonstration."""
 
 import argparse
+import contextlib
 import math
 import os
+import re
 import sys
-import tempfile
 import time
-import zipfile
-from pathlib import Path
+from importlib.util import find_spec
 
 import numpy as np
 
 import kldiv_fast
-from kldiv_fast._kl import _broadcast_shape, _match_ranks
-
-# Work is done in pieces of about this many bytes of one input, between which the progress bar moves.
-CHUNK_BYTES = 64 << 20
+from kldiv_fast._files import InputError, check_output, load, write_rows
+from kldiv_fast._kl import broadcast, compute, is_none, prepare
 
 
-class InputError(Exception):
-    """What the user can mend: told in one line, without a traceback."""
+class OutputError(Exception):
+    """Standard output takes nothing. Without a text where its reader has left, who needs no word of it."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
-    try:
-        options = _parser().parse_args(argv)
-        if options.y_true is None:
-            from kldiv_fast._demo import demonstrate
+    """Run the command.
 
-            demonstrate()
-        else:
-            _run_files(options)
+    Returns
+    -------
+    int
+        The exit status: 0, 1 where standard output takes nothing, 2 for bad input, 130 after Ctrl-C.
+    """
+    try:
+        with _output_that_arrives():
+            options = _parser().parse_args(_join_values(sys.argv[1:] if argv is None else argv))
+            if options.y_true is None:
+                from kldiv_fast._demo import demonstrate
+
+                demonstrate()
+            else:
+                _run_files(options)
         return 0
+    except OutputError as error:
+        if str(error):
+            _tell(f"error: {error}")
+        return 1
     except InputError as error:
-        print(f"kldiv_fast: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("kldiv_fast: interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
+
+
+@contextlib.contextmanager
+def _output_that_arrives():
+    """What is printed inside is written at its end, not at the interpreter's, which words failures as tracebacks."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "wb") as nowhere:  # for what is left in the buffer
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise OutputError from error
+        raise OutputError(f"standard output can't be written: {error.strerror}") from error
+
+
+def _tell(text: str) -> None:
+    """One line on standard error, where there is one."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print("kldiv_fast:", " ".join(text.splitlines()), file=sys.stderr)
+
+
+# ---- options ----
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("y_true", nargs="?", help="FILE.npy (memory-mapped), or FILE.npz:NAME")
     parser.add_argument("y_pred", nargs="?", help="the same for the predictions")
-    parser.add_argument("--axis", type=_axis, default=-1, help="class axis, or several: 1,2")
+    parser.add_argument(
+        "--axis", type=_axis, default=-1, help="class axis, or several: -2,-1 (default: -1)"
+    )
     parser.add_argument(
         "--epsilon", type=_epsilon, default=1e-7, help="clip, or 'none' (default: 1e-7)"
     )
@@ -57,163 +96,122 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample-weight", metavar="FILE", help="a weight for each row")
     parser.add_argument("--mask", metavar="FILE", help="false where a row does not count")
     parser.add_argument("--rows", metavar="FILE.npy", help="keep every (weighted) row's value here")
-    parser.add_argument("--num-threads", type=int)
+    parser.add_argument("--num-threads", type=_num_threads, help="at least 1")
     parser.add_argument("--version", action="version", version=kldiv_fast.__version__)
     return parser
 
 
+def _join_values(argv: list[str]) -> list[str]:
+    """Write an option and its negative value as one word: argparse takes -2,-1 for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if re.match(r"-[\d.]", word) and joined and re.match(r"--\w[^=]*$", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _axis(text: str) -> int | tuple[int, ...]:
-    axes = tuple(int(part) for part in text.split(","))
+    try:
+        axes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--axis is {text!r}; expected an integer, or several: -2,-1") from None
     return axes[0] if len(axes) == 1 else axes
 
 
 def _epsilon(text: str) -> float | None:
-    return None if text.lower() == "none" else float(text)
+    try:
+        return None if text.lower() == "none" else float(text)
+    except ValueError:
+        raise InputError(f"--epsilon is {text!r}; expected a number in [0, 1), or none") from None
+
+
+def _num_threads(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--num-threads is {text!r}; expected an integer of at least 1") from None
+
+
+# ---- files ----
 
 
 def _run_files(options: argparse.Namespace) -> None:
     if options.y_pred is None:
         raise InputError(f"one file, {options.y_true}, came alone; expected two: Y_TRUE Y_PRED")
-    y_true, y_pred = _load(options.y_true), _load(options.y_pred)
-    keywords = {
-        "axis": options.axis,
-        "epsilon": options.epsilon,
-        "num_threads": options.num_threads,
-        "sample_weight": _load(options.sample_weight) if options.sample_weight else None,
-        "mask": _load(options.mask) if options.mask else None,
+    names = {
+        "Y_TRUE": options.y_true,
+        "Y_PRED": options.y_pred,
+        "--sample-weight": options.sample_weight,
+        "--mask": options.mask,
     }
+    names = {called: name for called, name in names.items() if name is not None}
+    if options.rows is not None:
+        check_output(options.rows, names)
+    arrays = {called: load(name) for called, name in names.items()}
     start = time.perf_counter()
-    value = _compute(y_true, y_pred, options, keywords)
-    seconds = time.perf_counter() - start
-    _report(value, y_true, y_pred, options, seconds)
-
-
-def _load(name: str) -> np.ndarray:
-    path, _, member = name.partition(".npz:")
     try:
-        if member:
-            path += ".npz"
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} can't be read as an array: {error}") from error
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        names = loaded.files
-        if (not member and len(names) != 1) or (member and member not in names):
-            wanted = f"no array {member!r}" if member else f"{len(names)} arrays"
-            raise InputError(f"{path} has {wanted}; name one of {path}:{{{','.join(names)}}}")
-        try:
-            return loaded[member or names[0]]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} can't be read as an array: {error}") from error
-
-
-def _kl(*arrays, **keywords):
-    try:
-        return kldiv_fast.kl(*arrays, **keywords)
-    except (TypeError, ValueError, MemoryError) as error:
-        raise InputError(str(error) or type(error).__name__) from error
-
-
-def _compute(y_true, y_pred, options, keywords):
-    """The value, and with ``--rows`` the rows' file, a piece of the first batch axis at a time where that can be."""
-    pieces = _pieces(y_true, y_pred, options)
-    if options.rows is None and len(pieces) == 1:
-        return _kl(y_true, y_pred, reduction=options.reduction, **keywords)
-    if options.rows is None:
-        return _sum_in_pieces(y_true, y_pred, pieces, options.reduction, keywords)
-    return _keep_rows(y_true, y_pred, pieces, options, keywords)
-
-
-def _pieces(y_true, y_pred, options) -> list[slice]:
-    """Slices of the first axis: one of everything unless both arrays share it, it is a batch axis, and no weights."""
-    whole = [slice(None)]
-    axes = options.axis if isinstance(options.axis, tuple) else (options.axis,)
-    plain = options.sample_weight is None and options.mask is None
-    if not plain or y_true.shape != y_pred.shape or y_true.ndim < 2:
-        return whole
-    if any(a % y_true.ndim == 0 for a in axes) or (
-        options.reduction == "none" and options.rows is None
-    ):
-        return whole
-    row_bytes = max(1, y_true.nbytes // max(1, len(y_true)))
-    step = max(1, CHUNK_BYTES // row_bytes)
-    return [slice(i, i + step) for i in range(0, len(y_true), step)] or whole
-
-
-def _progress(pieces):
-    """tqdm's bar over the pieces, if there is more than one and a terminal watches."""
-    if len(pieces) == 1 or not sys.stderr.isatty():
-        return pieces
-    try:
-        from tqdm import tqdm
-    except ImportError:  # the optional extra "cli"
-        return pieces
-    return tqdm(pieces, unit="piece", leave=False)
-
-
-def _sum_in_pieces(y_true, y_pred, pieces, reduction, keywords):
-    """Every reduction over plain rows is their sum over a number known beforehand."""
-    dtype = _kl(y_true[:1], y_pred[:1], reduction=reduction, **keywords).dtype
-    total = 0.0
-    for piece in _progress(pieces):
-        total += float(_kl(y_true[piece], y_pred[piece], reduction="sum", **keywords))
-    return dtype.type(total / _divisor(y_true.shape, reduction, keywords["axis"]))
-
-
-def _divisor(shape, reduction, axis) -> int:
-    axes = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
-    rows = [n for i, n in enumerate(shape) if i not in axes]
-    return {"sum": 1, "batchmean": rows[0]}.get(reduction, math.prod(rows))
-
-
-def _keep_rows(y_true, y_pred, pieces, options, keywords):
-    """Write the rows beside their final place and move them there when they are whole."""
-    value = None
-    if options.reduction != "none":
-        value = (
-            _kl(y_true, y_pred, reduction=options.reduction, **keywords)
-            if len(pieces) == 1
-            else _sum_in_pieces(y_true, y_pred, pieces, options.reduction, keywords)
+        problem = prepare(
+            arrays["Y_TRUE"],
+            arrays["Y_PRED"],
+            options.axis,
+            options.epsilon,
+            options.reduction,
+            arrays.get("--sample-weight"),
+            arrays.get("--mask"),
+            options.num_threads,
         )
-    first = _kl(y_true[pieces[0]], y_pred[pieces[0]], reduction="none", **keywords)
-    shape = first.shape if len(pieces) == 1 else (len(y_true), *first.shape[1:])
-    target = Path(options.rows)
-    try:
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    except OSError as error:
-        raise InputError(f"--rows {target} can't be written: {error}") from error
-    os.close(handle)
-    try:
-        rows = np.lib.format.open_memmap(scratch, "w+", first.dtype, shape)
-        for piece in _progress(pieces):
-            part = _kl(y_true[piece], y_pred[piece], reduction="none", **keywords)
-            rows[piece if shape else ()] = part
-        rows.flush()
-        del rows
-        os.replace(scratch, target)
-    except OSError as error:
-        raise InputError(f"--rows {target} can't be written: {error}") from error
-    finally:
-        Path(scratch).unlink(missing_ok=True)
-    return value
+        value = _compute(problem, options)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise InputError(str(error) or "there is not enough memory") from error
+    _report(value, problem, options, time.perf_counter() - start)
 
 
-def _report(value, y_true, y_pred, options, seconds: float) -> None:
-    shape = _broadcast_shape(*_match_ranks(y_true, y_pred))
-    axes = options.axis if isinstance(options.axis, tuple) else (options.axis,)
-    classes = math.prod(shape[a] for a in axes) if shape else 1
-    rows = math.prod(shape) // classes if classes else 0
-    threads = options.num_threads or kldiv_fast.get_num_threads()
+def _compute(problem, options):
+    """The value, after the rows where they are to be kept; None where they are all that is wanted."""
+    if options.rows is not None:
+        write_rows(
+            options.rows,
+            problem.arranged.rows,
+            problem.dtype,
+            lambda rows: _kl(problem, "none", rows),
+        )
+        if is_none(options.reduction):
+            return None
+    return _kl(problem, options.reduction)
+
+
+def _kl(problem, reduction, out=None):
+    """One call of the core, with tqdm's bar if it takes long and a terminal watches."""
+    if sys.stderr is None or not sys.stderr.isatty() or find_spec("tqdm") is None:
+        return compute(problem, reduction, out)
+    from tqdm import tqdm
+
+    total = _bytes(problem)
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, delay=0.5) as bar:
+        return compute(
+            problem, reduction, out, lambda done: bar.update(round(done * total) - bar.n)
+        )
+
+
+def _bytes(problem) -> int:
+    return problem.given_true.nbytes + problem.given_pred.nbytes
+
+
+def _report(value, problem, options, seconds: float) -> None:
+    arranged = problem.arranged
+    sides = (arranged.true.shape, arranged.pred.shape)
+    classes = math.prod(broadcast(*(shape[len(shape) - arranged.class_ndim :] for shape in sides)))
+    passes = 1 if options.rows is None or value is None else 2
     lines = {
         "value": "(rows kept)" if value is None else _show(value),
-        "rows": f"{rows:,}",
+        "rows": f"{math.prod(arranged.rows):,}",
         "classes": f"{classes:,}",
         "time": f"{seconds:.6f} s",
-        "speed": f"{(y_true.nbytes + y_pred.nbytes) / seconds / 1e9:.2f} GB/s",
+        "speed": f"{passes * _bytes(problem) / seconds / 1e9:.2f} GB/s",
         "ISA": kldiv_fast.current_isa(),
-        "threads": f"at most {threads}",
+        "threads": f"at most {options.num_threads or kldiv_fast.get_num_threads()}",
     }
     if options.rows is not None:
         lines["rows file"] = options.rows
@@ -222,4 +220,6 @@ def _report(value, y_true, y_pred, options, seconds: float) -> None:
 
 
 def _show(value) -> str:
-    return np.array2string(value, threshold=20) if np.ndim(value) else f"{value!s} nats"
+    if np.ndim(value):
+        return np.array2string(value, threshold=20, floatmode="unique")
+    return f"{value!s} nats"

@@ -58,12 +58,13 @@ class Problem(NamedTuple):
     divisor: float
     scale: float
 
-    def run(self, out=None, upstream=None, grad_true=None, grad_pred=None):
+    def run(self, out=None, upstream=None, grad_true=None, grad_pred=None, progress=None):
+        """`progress` is called with the fraction that is done, now and then, and may end the call by raising."""
         a = self.arranged
         weight, mask = a.weights.weight, a.weights.mask
         return _core.run(
             a.true, a.pred, a.class_ndim, a.rows, weight, mask, out, self.epsilon, self.threads,
-            upstream, grad_true, grad_pred,
+            upstream, grad_true, grad_pred, progress,
         )  # fmt: skip
 
     def inputs(self):
@@ -90,11 +91,16 @@ def kl(
 ):
     # Documented below, in DOC.
     problem = prepare(y_true, y_pred, axis, epsilon, reduction, sample_weight, mask, num_threads)
+    return compute(problem, reduction, out)
+
+
+def compute(problem, reduction, out=None, progress=None):
+    """What `reduction` makes of the rows. `progress`: as in Problem.run."""
     if is_none(reduction):
-        return _rows(problem, out)
+        return _rows(problem, out, progress)
     if out is not None:
         raise ValueError(f"out is for reduction='none' alone, not for reduction={reduction!r}")
-    return problem.mean(problem.run())
+    return problem.mean(problem.run(progress=progress))
 
 
 def is_none(reduction):
@@ -466,20 +472,20 @@ def _sum_of_weights(weights):
 # ---- rows ----
 
 
-def _rows(problem, out):
+def _rows(problem, out, progress):
     """Every row's value, in a new array (a scalar for one row) or in `out`."""
     shape = problem.arranged.rows
     if out is None:
         values = np.empty(shape, problem.dtype)
-        problem.run(values)
+        problem.run(values, progress=progress)
         return values[()]
     check_out(out, shape, problem.dtype)
     if in_the_way(out, problem.inputs()):
         values = np.empty(shape, problem.dtype)
-        problem.run(values)
+        problem.run(values, progress=progress)
         out[...] = values
     else:
-        problem.run(out)
+        problem.run(out, progress=progress)
     return out
 
 
