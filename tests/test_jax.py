@@ -537,6 +537,7 @@ STRUCTS = [
 ]
 NUMBERS = [
     ("kMajor", "API_MAJOR"),
+    ("kCancelled", "Error_Code_CANCELLED"),
     ("kInvalidArgument", "Error_Code_INVALID_ARGUMENT"),
     ("kResourceExhausted", "Error_Code_RESOURCE_EXHAUSTED"),
     ("kInternal", "Error_Code_INTERNAL"),

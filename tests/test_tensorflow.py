@@ -475,5 +475,5 @@ def test_without_tensorflow_the_op_is_left_alone():
         "maps = open('/proc/self/maps').read(); print('_core' in maps, '_tensorflow_op' in maps)\n"
     )
     code += f"import ctypes; connect = ctypes.CDLL({str(OP)!r}).kldiv_fast_connect\n"
-    code += "connect.restype = ctypes.c_char_p; print(connect(None).decode())"
+    code += "connect.restype = ctypes.c_char_p; print(connect(None, None).decode())"
     assert printed(code).split() == ["0.0", "True", "False", "libtensorflow_framework.so.2"]

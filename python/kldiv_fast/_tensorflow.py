@@ -46,7 +46,7 @@ def rows(y_true, y_pred, epsilon=1e-7):
     if not _ops_run_here():
         return _formula(y_true, y_pred, epsilon)
     if tf.executing_eagerly():
-        return _OPS.kldiv_fast_rows(y_true, y_pred, epsilon)
+        return _run(_OPS.kldiv_fast_rows, y_true, y_pred, epsilon)
     shape = tf.broadcast_static_shape(y_true.shape, y_pred.shape)
     if shape.rank == 0:
         raise ValueError("y_pred has shape (); expected (..., classes)")
@@ -67,8 +67,8 @@ def _load_ops(path):
     """The ops' Python functions; their kernels share the core and its settings with ``_core``."""
     ops = tf.load_op_library(str(path))
     connect = ctypes.CDLL(str(path)).kldiv_fast_connect
-    connect.argtypes, connect.restype = [ctypes.c_void_p], ctypes.c_char_p
-    missing = connect(_core.run_address)
+    connect.argtypes, connect.restype = [ctypes.c_void_p] * 2, ctypes.c_char_p
+    missing = connect(_core.run_address, _core.tensorflow_poll_address)
     if missing is not None:
         raise ImportError(
             f"kldiv_fast needs {missing.decode()}, which TensorFlow {tf.__version__} does not have; "
@@ -80,6 +80,19 @@ def _load_ops(path):
 _OPS = None
 if sys.platform == "linux":
     _OPS = _load_ops(Path(__file__).parent / "_tensorflow_op.so")
+
+
+def _run(op, *inputs):
+    """Run the op, or add it to a graph. Eagerly it runs on this thread, and Ctrl-C ends it.
+
+    What a signal's handler raised in it is raised here, and not before: TensorFlow makes its error
+    by code of Python's, and loses an exception that comes in between.
+    """
+    try:
+        return op(*inputs)
+    except tf.errors.CancelledError:
+        _core.raise_interrupt()
+        raise
 
 
 @functools.cache
@@ -125,7 +138,7 @@ def _gradients_of_rows(op, upstream):
     gradients = [None, None, None]
     for i, gradient in enumerate((_OPS.kldiv_fast_grad_y_true, _OPS.kldiv_fast_grad_y_pred)):
         if i not in unwanted:
-            full = gradient(y_true, y_pred, epsilon, upstream)
+            full = _run(gradient, y_true, y_pred, epsilon, upstream)
             gradients[i] = _sum_over_repeated(full, op.inputs[i], op.inputs[1 - i])
     return gradients
 

@@ -101,10 +101,12 @@ def kl(
     On CPU devices the rows and their gradients are two calls of the core, with its accuracy and its
     threads (:func:`kldiv_fast.set_num_threads`). They read what XLA holds without a copy, if the
     classes lie along the last axis and nothing broadcasts; otherwise XLA makes one. Only gradients
-    that are asked for are computed. A call can't be interrupted by Ctrl-C. On GPUs and TPUs
-    ``jax.numpy`` computes the formula, with their rounding; which of the two it is is decided when
-    a program is lowered for its platform. Under ``jax.jit`` XLA gathers inputs that are sharded
-    over several CPU devices; under ``jax.shard_map`` each device works on its own rows.
+    that are asked for are computed. Ctrl-C ends a call that XLA runs on Python's main thread, as
+    here outside ``jax.jit``; where XLA runs it on a thread of its own JAX stops waiting, and the
+    result is finished all the same. On GPUs and TPUs ``jax.numpy`` computes the formula, with their
+    rounding; which of the two it is is decided when a program is lowered for its platform. Under
+    ``jax.jit`` XLA gathers inputs that are sharded over several CPU devices; under
+    ``jax.shard_map`` each device works on its own rows.
 
     Rows are summed up by XLA, in float32 if that is their dtype.
 

@@ -12,6 +12,7 @@
 typedef enum TF_DataType { TF_FLOAT = 1, TF_DOUBLE = 2 } TF_DataType;
 typedef enum TSL_Code {
     TSL_OK = 0,
+    TSL_CANCELLED = 1,
     TSL_INVALID_ARGUMENT = 3,
     TSL_RESOURCE_EXHAUSTED = 8,
     TSL_FAILED_PRECONDITION = 9

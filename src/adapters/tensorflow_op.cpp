@@ -14,7 +14,10 @@
 
 namespace {
 
+// The module's part, and what it gives for a call's poll on the thread that asks.
+using Poll = int (*)(void *, double);
 decltype(&kldiv_run) core = nullptr;
+Poll (*poll_here)() = nullptr;
 kldiv_tensorflow tf;
 
 // ---- A kernel's tensors ----
@@ -118,9 +121,14 @@ kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *
     return problem;
 }
 
-void run(const kldiv_problem &problem) {
+void run(kldiv_problem &problem) {
     if (core == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
-    if (core(&problem, nullptr) == KLDIV_NO_MEMORY) throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
+    problem.poll = poll_here();
+    switch (core(&problem, nullptr)) {
+        case KLDIV_OK: return;
+        case KLDIV_NO_MEMORY: throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
+        case KLDIV_INTERRUPTED: throw Failure{TSL_CANCELLED, "kldiv_fast was interrupted by a signal"};
+    }
 }
 
 // ---- The kernels ----
@@ -235,9 +243,11 @@ const char *const missing = [] {
 
 }  // namespace
 
-// Takes the core that every kernel calls, by the address that `_core` gives. Returns the name of the function or library
+// Takes the core that every kernel calls and the poll, by the addresses that `_core` gives. Returns the name of the function or library
 // of TensorFlow for want of which there are no ops, nullptr: there are.
-extern "C" __attribute__((visibility("default"))) const char *kldiv_fast_connect(decltype(&kldiv_run) run) {
+extern "C" __attribute__((visibility("default"))) const char *kldiv_fast_connect(decltype(&kldiv_run) run,
+                                                                                 Poll (*poll)()) {
     core = run;
+    poll_here = poll;
     return missing;
 }

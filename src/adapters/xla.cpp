@@ -1,10 +1,11 @@
-// kldiv_run as a handler of XLA's typed foreign function interface: buffers in, buffers out. XLA calls it from a thread of
-// its own, without the GIL; nothing here knows Python. Every fact that memory safety rests on is checked.
+// kldiv_run as a handler of XLA's typed foreign function interface: buffers in, buffers out. XLA calls it without the
+// GIL, on a thread of its own or on the one that called XLA. Every fact that memory safety rests on is checked.
 #include "xla.hpp"
 
 #include <algorithm>
 #include <cstring>
 
+#include "bindings/interrupt.hpp"
 #include "kldiv.h"
 #include "xla_abi.hpp"
 
@@ -125,12 +126,13 @@ Error *run(const CallFrame *frame, Wanted wanted) {
     if (wanted.rows) problem.out = result(frame, next++)->data;
     if (wanted.grad_y_true) problem.grad_y_true = result(frame, next++)->data;
     if (wanted.grad_y_pred) problem.grad_y_pred = result(frame, next++)->data;
+    problem.poll = xla_poll();
     switch (kldiv_run(&problem, nullptr)) {
         case KLDIV_OK: return nullptr;
         case KLDIV_NO_MEMORY: return fail(frame, kResourceExhausted, "kldiv_fast: out of memory");
-        case KLDIV_INTERRUPTED: break;  // nothing polls
+        case KLDIV_INTERRUPTED: break;
     }
-    return fail(frame, kInternal, "kldiv_fast: interrupted");
+    return fail(frame, kCancelled, "kldiv_fast: interrupted by a signal");
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ constexpr int kOldestMinor = 1;
 struct Error;    // XLA's own
 struct Context;  // XLA's own
 
-enum ErrorCode : int { kInvalidArgument = 3, kResourceExhausted = 8, kInternal = 13 };
+enum ErrorCode : int { kCancelled = 1, kInvalidArgument = 3, kResourceExhausted = 8, kInternal = 13 };
 
 enum DataType : int { kF16 = 10, kF32 = 11, kF64 = 12, kBF16 = 16 };
 

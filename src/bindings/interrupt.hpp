@@ -1,5 +1,5 @@
 // A call of the core without the GIL, which Python's main thread takes back now and then to handle signals (Ctrl-C).
-// Included by the bindings.
+// Included by the bindings and by what XLA calls.
 #pragma once
 #include <Python.h>
 
@@ -23,6 +23,14 @@ struct WithoutGil {
     PyObject *progress;  // called with the part that is done; nullptr: nobody wants to know
 };
 int poll_without_gil(void *without_gil, double done);
+
+// The polls of a call that a framework makes on this thread, through frames of its own that no exception may cross: what a
+// signal's handler raises stops the call, is kept, and is raised when Python's code goes on. nullptr on other threads than
+// the main one, where no handler can run.
+CorePoll xla_poll();         // raises it by itself
+CorePoll tensorflow_poll();  // leaves it to _tensorflow.py: TensorFlow runs code of Python's to make its own error
+// Raises what was kept and returns -1, or returns 0: a "pending call" of Python's.
+int raise_interrupt(void *);
 
 // call(poll, poll_data), without the GIL. Only the main thread polls. KLDIV_INTERRUPTED comes with an exception set.
 template <class Call>

@@ -368,8 +368,12 @@ PYBIND11_MODULE(core_of_main_interpreter, m) {
     m.def("select_executor", [](const std::string &name) { return kldiv_select_executor(name.c_str()) == 0; });
     m.def("set_num_threads", &kldiv_set_num_threads);
     m.def("get_num_threads", &kldiv_get_num_threads);
-    m.attr("run_address") =
-        reinterpret_cast<uintptr_t>(&kldiv_run);  // for native code of other libraries that shares this core
+    // For native code of other libraries that shares this core.
+    m.attr("run_address") = reinterpret_cast<uintptr_t>(&kldiv_run);
+    m.attr("tensorflow_poll_address") = reinterpret_cast<uintptr_t>(&tensorflow_poll);
+    m.def("raise_interrupt", [] {
+        if (raise_interrupt(nullptr) != 0) throw py::error_already_set();
+    });
     m.def("runtime", &runtime);
 }
 
