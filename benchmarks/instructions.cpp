@@ -13,7 +13,7 @@ constexpr int64_t kRows = 2048, kClasses = 10, kElements = kRows * kClasses;
 
 // Value and y_pred's gradient, by the row.
 void rows_and_gradient(const void *t, const void *p, kldiv_dtype dtype, int64_t classes, void *out, void *grad) {
-    kldiv_rows(dtype, t, p, kElements / classes, classes, 1e-7, nullptr, 1, nullptr, nullptr, out, nullptr, grad);
+    kldiv_rows(dtype, t, p, kElements / classes, classes, 1, 1e-7, nullptr, 1, nullptr, nullptr, out, nullptr, grad);
 }
 
 kldiv_problem problem_over(const void *t, const void *p, kldiv_dtype dtype, int64_t size, void *out, bool down) {

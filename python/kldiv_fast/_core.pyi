@@ -30,7 +30,7 @@ def rows(
     y_pred: int,
     rows: int,
     classes: int,
-    epsilon: float,
+    epsilon: float | None,
     upstream: int,
     num_threads: int,
     out: int,

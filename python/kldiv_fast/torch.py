@@ -34,8 +34,9 @@ def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight
         d row / d y_true = log(t / p) + 1      d row / d y_pred = -t / p
 
     and 0 where the clip is at work, that is below `epsilon` and above 1 but not at the two bounds,
-    as ``torch.clamp`` has it. A row that is masked or has the weight 0 gets gradients of 0,
-    whatever it holds. Second derivatives are computed by PyTorch's own operations.
+    as ``torch.clamp`` has it; with ``epsilon=None`` (and 0), where one of the two is not positive.
+    A row that is masked or has the weight 0 gets gradients of 0, whatever it holds. Second
+    derivatives are computed by PyTorch's own operations.
 
     Parameters
     ----------
@@ -45,8 +46,8 @@ def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight
         floats. A 0-d or 1-d input is one row.
     axis : int or tuple of int, default -1
         The class axes, of the shape that the two broadcast to.
-    epsilon : float in [0, 1), default 1e-7
-        Lower bound of the clip.
+    epsilon : float in [0, 1) or None, default 1e-7
+        Lower bound of the clip. None: no clip.
     reduction : str or None, default "mean"
         "mean" or "sum_over_batch_size", "sum", "none" or None, "mean_with_sample_weight",
         "batchmean".
@@ -82,10 +83,6 @@ def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight
     ('0.458143', '-1.250000')
     """
     _kl._check_reduction(reduction)
-    if epsilon is None:
-        raise TypeError(
-            "epsilon is None; expected a number in [0, 1): only kldiv_fast.kl has no clip"
-        )
     epsilon = _kl._check_epsilon(epsilon)
     true, pred = _check_tensor(y_true, "y_true"), _check_tensor(y_pred, "y_pred")
     true, pred = _kl._match_ranks(*_one_dtype(true, pred))
@@ -226,9 +223,9 @@ def _read_mask(mask):
 
 # Registered by hand: fewer layers of Python between a call and the core than torch.library.custom_op has.
 _library = torch.library.Library("kldiv_fast", "DEF")
-_library.define("rows(Tensor y_true, Tensor y_pred, float epsilon) -> Tensor")
+_library.define("rows(Tensor y_true, Tensor y_pred, float? epsilon) -> Tensor")
 _library.define(
-    "rows_backward(Tensor upstream, Tensor y_true, Tensor y_pred, float epsilon, "
+    "rows_backward(Tensor upstream, Tensor y_true, Tensor y_pred, float? epsilon, "
     "bool wrt_true, bool wrt_pred) -> (Tensor, Tensor)"
 )
 _rows_op = torch.ops.kldiv_fast.rows.default
@@ -342,6 +339,10 @@ class _RowsBackward(torch.autograd.Function):
         u = upstream.unsqueeze(-1)
         t, inside_t = _clip(y_true.to(u.dtype), ctx.epsilon)
         p, inside_p = _clip(y_pred.to(u.dtype), ctx.epsilon)
+        # Elsewhere gradients are 0, whatever t and p are; 1 in their place keeps NaN out of all further derivatives.
+        varies = ((t > 0) & (p > 0)) | ((t.isnan() | p.isnan()) & (u != 0))
+        t, p = torch.where(varies, t, 1), torch.where(varies, p, 1)
+        inside_t, inside_p = inside_t & varies, inside_p & varies
         wrt_true, wrt_pred = ctx.wrt
         a = torch.where(inside_t, grad_grad_true, 0) if wrt_true else torch.zeros_like(t)
         b = torch.where(inside_p, grad_grad_pred, 0) if wrt_pred else torch.zeros_like(p)
@@ -352,7 +353,10 @@ class _RowsBackward(torch.autograd.Function):
 
 
 def _clip(x, epsilon):
-    return x.clamp(epsilon, 1), (x >= epsilon) & (x <= 1)
+    """x clipped, and where that is x itself."""
+    if epsilon is None:
+        return x, torch.ones_like(x, dtype=torch.bool)
+    return x.clamp(epsilon, 1), ~((x < epsilon) | (x > 1))
 
 
 for _name, _cpu, _fake, _function in (

@@ -10,7 +10,7 @@ def kl(
     y_pred: torch.Tensor,
     *,
     axis: int | Sequence[int] = -1,
-    epsilon: float = 1e-7,
+    epsilon: float | None = 1e-7,
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,

@@ -199,14 +199,15 @@ kldiv_dtype dtype_named(const std::string &name) {
     throw py::type_error("dtype is " + name + "; expected float32, float64, float16 or bfloat16");
 }
 
-// kldiv_rows; an address of 0 is a null pointer. The caller vouches for what stands at the others.
-void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t n, int64_t classes, double epsilon,
-          uintptr_t upstream, int num_threads, uintptr_t out, uintptr_t grad_y_true, uintptr_t grad_y_pred) {
+// kldiv_rows; an epsilon of None is no clip, an address of 0 a null pointer. The caller vouches for the others.
+void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t n, int64_t classes,
+          std::optional<double> epsilon, uintptr_t upstream, int num_threads, uintptr_t out, uintptr_t grad_y_true,
+          uintptr_t grad_y_pred) {
     const kldiv_dtype kind = dtype_named(dtype);
     const auto at = [](uintptr_t address) { return reinterpret_cast<void *>(address); };
     raise_status(call_core(n * classes, [&](CorePoll poll, void *poll_data) {
-        return kldiv_rows(kind, at(y_true), at(y_pred), n, classes, epsilon, at(upstream), num_threads, poll, poll_data,
-                          at(out), at(grad_y_true), at(grad_y_pred));
+        return kldiv_rows(kind, at(y_true), at(y_pred), n, classes, epsilon.has_value(), epsilon.value_or(0),
+                          at(upstream), num_threads, poll, poll_data, at(out), at(grad_y_true), at(grad_y_pred));
     }));
 }
 

@@ -119,7 +119,7 @@ kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pre
 }
 
 kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
-                        double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
+                        int clip, double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
                         void *poll_data, void *out, void *grad_y_true, void *grad_y_pred) {
     const kldiv_dtype result = dtype == KLDIV_FLOAT64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     const int64_t size = item_size(dtype), result_size = item_size(result);
@@ -135,7 +135,7 @@ kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pre
     problem.grad_y_true = grad_y_true;
     problem.grad_y_pred = grad_y_pred;
     problem.out_dtype = problem.grad_dtype = result;
-    problem.clip = 1;
+    problem.clip = clip;
     problem.epsilon = epsilon;
     problem.num_threads = num_threads;
     problem.poll = poll;

@@ -97,7 +97,7 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total);
 /* kldiv_run for C-contiguous rows of native elements of a kernel dtype. `out` (rows), `upstream` (rows) and the gradients
  * (rows x classes) are C-contiguous and float64 for float64, else float32; each may be NULL (upstream: ones). */
 kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
-                        double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
+                        int clip, double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
                         void *poll_data, void *out, void *grad_y_true, void *grad_y_pred);
 
 /* The sum over two C-contiguous arrays of n native elements of a kernel dtype: what kldiv_run does for the plainest

@@ -39,8 +39,8 @@ template <class Real>
 int rows_grad(const Real *y_true, const Real *y_pred, Py_ssize_t rows, Py_ssize_t classes, double epsilon,
               int num_threads, const Real *upstream, Real *out, Real *grad_y_true, Real *grad_y_pred) {
     if (!is_valid(rows, classes, epsilon)) return kInvalid;
-    return kldiv_rows(kDtype<Real>, y_true, y_pred, rows, classes, epsilon, upstream, num_threads, nullptr, nullptr, out,
-                      grad_y_true, grad_y_pred);
+    return kldiv_rows(kDtype<Real>, y_true, y_pred, rows, classes, 1, epsilon, upstream, num_threads, nullptr, nullptr,
+                      out, grad_y_true, grad_y_pred);
 }
 
 template <class Real>

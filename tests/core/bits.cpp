@@ -34,8 +34,8 @@ std::vector<double> gradients(const std::vector<char> &t, const std::vector<char
                               double epsilon) {
     const int64_t n = shape.rows * shape.classes;
     std::vector<Result> grads(2 * n);
-    kldiv_rows(dtype, t.data(), p.data(), shape.rows, shape.classes, epsilon, nullptr, 0, nullptr, nullptr, nullptr, grads.data(),
-               grads.data() + n);
+    kldiv_rows(dtype, t.data(), p.data(), shape.rows, shape.classes, 1, epsilon, nullptr, 0, nullptr, nullptr, nullptr,
+               grads.data(), grads.data() + n);
     return std::vector<double>(grads.begin(), grads.end());
 }
 
