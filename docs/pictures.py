@@ -87,7 +87,8 @@ def drawing(height, title, parts):
 
 # A file of the repository, and what it does to the data.
 STAGES = [
-    ("python/kldiv_fast/_kl.py", "arrays in: one rank, class axes last; views, no copies"),
+    ("python/kldiv_fast/_arrays.py", "arrays, tensors and tables in, or an advice"),
+    ("python/kldiv_fast/_kl.py", "one rank, class axes last; views, no copies"),
     ("src/bindings/module.cpp", "pointers, extents, strides: checked again"),
     ("src/core/plan.cpp", "rows, or pieces of rows, cut into tasks"),
     ("src/core/parallel.cpp", "tasks handed to threads by one counter"),

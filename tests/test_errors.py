@@ -28,7 +28,28 @@ CASES = {
     "epsilon str": (dict(epsilon="1e-7"), TypeError, "epsilon is '1e-7'"),
     "epsilon list": (dict(epsilon=[1]), TypeError, "epsilon is of type list"),
     "weight shape": (dict(sample_weight=[1, 2, 3]), ValueError, r"sample_weight has shape \(3,\)"),
-    "mask shape": (dict(mask=[True] * 3), ValueError, r"mask has shape \(3,\)"),
+    "mask shape": (dict(mask=[True] * 3), ValueError, r"mask has shape \(3,\).*rows' shape \(4,\)"),
+    "mask of classes": (dict(mask=X > 0), ValueError, r"\(4, 3\).*leaves out rows\. Classes are"),
+    "mask of one row's classes": (
+        dict(y_true=X[0], y_pred=X[0], mask=[True] * 3),
+        ValueError,
+        r"mask has shape \(3,\).* rows' shape \(\); a mask leaves out rows\. Classes are left out",
+    ),
+    "mask of as many classes as rows": (
+        dict(y_true=X[:3], y_pred=X[:3], mask=X[:3] > 0),
+        ValueError,
+        r"mask has shape \(3, 3\).* rows' shape \(3,\); a mask leaves out rows",
+    ),
+    "mask that repeats one row": (
+        dict(y_true=X[:1], y_pred=X[:1], mask=[True, False]),
+        ValueError,
+        r"mask has shape \(2,\).* rows' shape \(1,\); a mask leaves out rows",
+    ),
+    "mask that repeats weighted rows": (
+        dict(y_true=X[0], y_pred=X[0], sample_weight=[1.0], mask=[True] * 3),
+        ValueError,
+        r"mask has shape \(3,\).* rows' shape \(1,\); a mask leaves out rows",
+    ),
     "mask beside weight": (
         dict(mask=[True] * 3, sample_weight=[1, 2]),
         ValueError,
@@ -56,7 +77,7 @@ CASES = {
     "longdouble": (dict(y_pred=X.astype(np.longdouble)), TypeError, "y_pred is of dtype"),
     "masked array": (dict(y_true=np.ma.array(X)), TypeError, "y_true is a masked array"),
     "ragged": (dict(y_true=[[1, 2], [3]]), ValueError, "y_true is not a regular array"),
-    "None": (dict(y_true=None), TypeError, "y_true is of dtype object"),
+    "None": (dict(y_true=None), TypeError, "y_true is None; expected an array"),
     "num_threads 0": (dict(num_threads=0), ValueError, "num_threads is 0; expected an integer"),
     "num_threads float": (dict(num_threads=1.5), TypeError, "num_threads is of type float"),
     "unknown keyword": (dict(eps=1e-7), TypeError, "eps"),
@@ -71,6 +92,27 @@ def test_bad_input(change, error, message):
         kldiv_fast.kl(arguments.pop("y_true"), arguments.pop("y_pred"), **arguments)
     if before is not None:
         np.testing.assert_array_equal(change["out"], before)
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 0, None])
+def test_classes_are_left_out_as_the_error_says(rng, epsilon):
+    y_true, y_pred, keep = rng.random((2, 5)), rng.random((2, 5)), rng.random((2, 5)) < 0.6
+    with pytest.raises(ValueError, match="Classes are left out where both are 0: ") as info:
+        kldiv_fast.kl(y_true, y_pred, mask=keep, epsilon=epsilon)
+    names = {"np": np, "keep": keep, "y_true": y_true, "y_pred": y_pred}
+    both = eval(str(info.value).rpartition(": ")[2], names)
+    rows = kldiv_fast.kl(*both, reduction="none", epsilon=epsilon)
+    kept = [
+        kldiv_fast.kl(t[k], p[k], epsilon=epsilon)
+        for t, p, k in zip(y_true, y_pred, keep, strict=True)
+    ]
+    np.testing.assert_allclose(rows, kept, rtol=1e-14)
+
+
+def test_a_weight_may_repeat_the_row_as_in_keras():
+    x, y = np.array([0.5, 0.5]), np.array([0.25, 0.75])
+    rows = kldiv_fast.kl(x, y, sample_weight=[1, 2, 3], mask=[True, True, False], reduction="none")
+    np.testing.assert_allclose(rows, kldiv_fast.kl(x, y) * np.array([1, 2, 0]), rtol=1e-15)
 
 
 def test_missing_argument():

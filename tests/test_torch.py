@@ -253,6 +253,74 @@ def test_transforms_raise(rng):
         torch.func.jvp(lambda p: kl(y_true, p), (y_pred,), (torch.ones_like(y_pred),))
 
 
+# ---- without a clip ----
+
+
+def rel_entr(y_true, y_pred):
+    """The row's value where both are positive, and what is 0 by definition elsewhere."""
+    positive = (y_true > 0) & (y_pred > 0)
+    t, p = torch.where(positive, y_true, 1), torch.where(positive, y_pred, 1)
+    return torch.where(positive, t * (t / p).log(), 0).sum(-1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "none", "batchmean"])
+def test_no_clip(rng, reduction, dtype):
+    """kldiv_fast.kl's values and gradients: above 1, at zeros and beyond."""
+    y_true, y_pred = (3 * x for x in tensors(rng, (4, 6), dtype))
+    y_true[0, 1:3], y_pred[0, 2:4], y_true[1, 0], y_pred[2, 5] = 0, 0, -0.5, torch.nan
+    arrays = [x.float().numpy() if dtype == torch.bfloat16 else x.numpy() for x in (y_true, y_pred)]
+    keywords = {"epsilon": None, "reduction": reduction}
+    agree(kl(y_true, y_pred, **keywords), kldiv_fast.kl(*arrays, **keywords))
+    upstream = np.ones(4) if reduction == "none" else None
+    wanted = {"wrt": ("y_true", "y_pred"), "upstream": upstream} | keywords
+    expected = kldiv_fast.kl_value_and_grad(*arrays, **wanted)[1]
+    ours = gradients(lambda t, p: kl(t, p, **keywords), y_true, y_pred)
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, torch.from_numpy(theirs).to(dtype), equal_nan=True)
+
+
+def test_gradcheck_without_a_clip(rng):
+    pair = [(3 * x).requires_grad_() for x in tensors(rng, (3, 5), torch.float64)]
+    function = rows_with(None)
+    assert torch.autograd.gradcheck(function, pair, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, pair)
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.0])
+def test_second_derivatives_at_zeros(rng, epsilon):
+    """Exact beside zeros and 0 there, whatever is asked further."""
+    y_true, y_pred = tensors(rng, (4, 6), torch.float64)
+    y_true[0, 1:3], y_pred[0, 2:4], y_true[1, 0] = 0, 0, -0.5
+    pair = [x.requires_grad_() for x in (y_true, y_pred)]
+    factors = [torch.rand(4, 6, dtype=torch.float64) for _ in pair]
+
+    def derivatives(function):
+        """Of first, second and third order."""
+        value, found = function(*pair).sum(), []
+        for _ in range(3):
+            grads = torch.autograd.grad(value, pair, create_graph=True)
+            found += grads
+            value = sum((g * f).sum() for g, f in zip(grads, factors, strict=True))
+        return found
+
+    torch.testing.assert_close(derivatives(rows_with(epsilon)), derivatives(rel_entr))
+
+
+def test_a_masked_row_of_nan_has_second_derivatives_of_zero(rng):
+    for epsilon in (None, 1e-7):
+        y_true, y_pred = tensors(rng, (2, 4), torch.float64)
+        y_true[1, 2], y_pred[1] = torch.nan, torch.nan
+        pair = [x.requires_grad_() for x in (y_true, y_pred)]
+        value = kl(*pair, mask=[True, False], epsilon=epsilon)
+        first = torch.autograd.grad(value, pair, create_graph=True)
+        second = torch.autograd.grad(sum((g**2).sum() for g in first), pair)
+        for grad in (*first, *second):
+            assert torch.isfinite(grad).all()
+            assert torch.count_nonzero(grad[1]) == 0
+            assert torch.count_nonzero(grad[0]) == 4
+
+
 # ---- the ops, and the compiler ----
 
 
@@ -264,12 +332,14 @@ def test_opcheck(rng, wrt, dtype):
     pair = tensors(rng, (3, 5), dtype)
     for x, needed in zip(pair, wrt, strict=True):
         x.requires_grad_(needed)
-    torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, 1e-7))
+    for epsilon in (1e-7, None):
+        torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, epsilon))
     upstream = torch.rand(3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    torch.library.opcheck(
-        torch.ops.kldiv_fast.rows_backward.default,
-        (upstream, *(x.detach() for x in pair), 1e-7, *wrt),
-    )
+    for epsilon in (1e-7, None):
+        torch.library.opcheck(
+            torch.ops.kldiv_fast.rows_backward.default,
+            (upstream, *(x.detach() for x in pair), epsilon, *wrt),
+        )
 
 
 def test_opcheck_of_strided_tensors(rng):
@@ -277,10 +347,12 @@ def test_opcheck_of_strided_tensors(rng):
     torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, 1e-7))
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(rng, dynamic):
+@pytest.mark.parametrize(("dynamic", "epsilon"), [(False, 1e-7), (True, 1e-7), (False, None)])
+def test_compile(rng, dynamic, epsilon):
     compiled = torch.compile(
-        lambda t, p, w: kl(t, p.softmax(-1), sample_weight=w), fullgraph=True, dynamic=dynamic
+        lambda t, p, w: kl(t, p.softmax(-1), sample_weight=w, mask=[True], epsilon=epsilon),
+        fullgraph=True,
+        dynamic=dynamic,
     )
     for shape in ((4, 6), (5, 7)):
         y_true, logits = tensors(rng, shape)
@@ -340,8 +412,32 @@ def test_what_is_no_dense_tensor_is_refused():
     ):
         with pytest.raises(TypeError, match=message):
             kl(bad, x)
-    with pytest.raises(TypeError, match=r"epsilon is None; expected a number in \[0, 1\)"):
-        kl(x, x, epsilon=None)
+    dense = x.to_sparse().to_dense(), x.to(torch.float8_e4m3fn).to(torch.float32)
+    assert all(kl(y_true, y_true) == 0 for y_true in dense)
+
+
+def test_rows_of_different_lengths():
+    """Nested tensors of either layout; what the message says makes them dense."""
+    ragged = [torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.5, 0.25])]
+    x = torch.full((2, 3), 1 / 3)
+    expected = kl(torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]]), x)
+    nested = torch.nested.nested_tensor(ragged, layout=torch.jagged)
+    for function in (kl, kldiv_fast.kl):
+        with pytest.raises(TypeError, match=r"y_true is a nested tensor; .*: (.*)") as info:
+            function(nested, x)
+        dense = eval(str(info.value).rpartition(": ")[2], {"torch": torch, "y_true": nested})
+        assert function(dense, x) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_weights_of_other_libraries():
+    pd = pytest.importorskip("pandas")
+    x, y = torch.full((2, 2), 0.5), torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+    expected = kl(x, y, sample_weight=torch.tensor([1.0, 2.0]))
+    assert kl(x, y, sample_weight=pd.Series([1.0, 2.0], dtype="Float64")) == expected
+    with pytest.raises(TypeError, match="mask is a masked array"):
+        kl(x, y, mask=np.ma.array([True, False], mask=[True, False]))
+    with pytest.raises(ValueError, match="sample_weight has a missing value in row 1"):
+        kl(x, y, sample_weight=pd.Series([1.0, None], dtype="Float64"))
 
 
 def test_another_device_is_refused():

@@ -1,9 +1,9 @@
 """The Python face of :func:`kldiv_fast.kl`: it coerces, checks and words the errors.
 
 ``kldiv_fast.kl`` itself is a C function that answers the plainest calls and hands all others to :func:`kl` here.
-What happens, in order: arrays in (:func:`_as_array`), one rank (:func:`_match_ranks`), class axes last
-(:func:`_classes_last`), weights beside the rows (:func:`_attach_weights`), the core, and the normaliser
-(:func:`_divisor`). :mod:`kldiv_fast._gradient` goes the same way.
+What happens, in order: arrays in (:mod:`kldiv_fast._arrays`), one rank
+(:func:`_match_ranks`), class axes last (:func:`_classes_last`), weights beside the rows (:func:`_attach_weights`), the
+core, and the normaliser (:func:`_divisor`). :mod:`kldiv_fast._gradient` goes the same way.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kldiv_fast import _core
+from kldiv_fast._arrays import as_array, cast, is_float, is_float64, is_sequence, refuse
 
 REDUCTIONS = (
     "sum_over_batch_size",
@@ -113,12 +114,12 @@ def prepare(y_true, y_pred, axis, epsilon, reduction, sample_weight, mask, num_t
     epsilon = _check_epsilon(epsilon)
     threads = 0 if num_threads is None else _check_threads(num_threads, "num_threads")
 
-    pred = _as_array(y_pred, "y_pred")
-    true = _as_array(y_true, "y_true")
-    if not isinstance(y_pred, np.ndarray) and _is_sequence(y_pred):
+    pred = as_array(y_pred, "y_pred")
+    true = as_array(y_true, "y_true")
+    if is_sequence(y_pred):
         pred = pred.astype(np.float64)
-    if _is_sequence(y_true) and _is_float(pred.dtype):
-        true = true.astype(pred.dtype)  # a list follows y_pred's type, as in Keras
+    if is_sequence(y_true) and is_float(pred.dtype):
+        true = cast(true, pred.dtype)  # a list follows y_pred's type, as in Keras
 
     weights = _Weights(None, None, 1.0)
     if sample_weight is not None or mask is not None:
@@ -252,82 +253,13 @@ def _check_axes(axis, ndim):
     return axes
 
 
-# ---- arrays ----
-
-
-def _is_sequence(x):
-    return isinstance(x, (list, tuple, int, float, bool))
-
-
-def _is_float(dtype):
-    # A dtype's name takes NumPy microseconds, so it is asked for last.
-    return dtype.kind == "f" or (
-        dtype.itemsize == 2 and dtype.kind not in "biu" and dtype.name == "bfloat16"
-    )
-
-
-def _is_float64(dtype):
-    return dtype.kind == "f" and dtype.itemsize == 8
+# ---- dtypes and shapes ----
 
 
 def _result_dtype(true, pred):
     """float64 if either is, or if y_pred is no float; else float32. Integers in y_true follow."""
-    wide = not _is_float(pred) or _is_float64(true) or _is_float64(pred)
+    wide = not is_float(pred) or is_float64(true) or is_float64(pred)
     return _FLOAT64 if wide else _FLOAT32
-
-
-def _refuse(name, what, expected):
-    raise TypeError(f"{name} is {what}; expected {expected}")
-
-
-def _as_array(x, name):
-    """`x` as an ndarray, without a copy where it has a buffer, of a dtype that the core reads."""
-    if isinstance(x, np.ma.MaskedArray):
-        _refuse(
-            name,
-            "a masked array",
-            f"a plain array: use {name}.filled(...), and the argument mask to leave rows out",
-        )
-    if not isinstance(x, np.ndarray):
-        x = _from_foreign(x, name)
-    dtype = x.dtype
-    if not (dtype.kind in "biu" or (_is_float(dtype) and dtype.itemsize <= 8)):
-        _refuse(
-            name,
-            f"of dtype {dtype}",
-            "float16, bfloat16, float32, float64, an integer type or bool: convert it with astype",
-        )
-    return np.asarray(x)
-
-
-def _from_foreign(x, name):
-    if getattr(x, "requires_grad", False) is True:
-        _refuse(name, "a tensor that requires a gradient", f"a detached one: {name}.detach()")
-    if _device_type(x) != _DLPACK_CPU:
-        _refuse(name, "a tensor that is not in the CPU's memory", f"one that is: {name}.cpu()")
-    try:
-        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-            return np.from_dlpack(x)
-        return np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"{name} is not a regular array: {error}") from error
-    except (TypeError, RuntimeError, BufferError) as error:
-        raise TypeError(
-            f"{name} is of type {type(x).__name__}, which NumPy can't read ({error}); "
-            "expected an array"
-        ) from error
-
-
-_DLPACK_CPU = 1
-
-
-def _device_type(x):
-    """DLPack's number for where `x` lives; the CPU's for what knows no devices."""
-    query = getattr(x, "__dlpack_device__", None)
-    try:
-        return _DLPACK_CPU if query is None else int(query()[0])
-    except (ValueError, BufferError):  # PyTorch's way to say that DLPack knows no such device
-        return None
 
 
 def _same_rank(a, b, a_shape, b_shape):
@@ -390,13 +322,13 @@ def _classes_last(x, ndim, axes):
 def _read_weights(sample_weight, mask, reduction):
     weight, scale = None, 1.0
     if sample_weight is not None:
-        weight = _as_array(sample_weight, "sample_weight")
+        weight = as_array(sample_weight, "sample_weight")
         if weight.dtype not in (_FLOAT32, _FLOAT64) or not weight.flags.aligned:
-            weight = weight.astype(np.float64)
+            weight = cast(weight, _FLOAT64)
     if mask is not None:
-        mask = _as_array(mask, "mask")
+        mask = as_array(mask, "mask")
         if mask.dtype.kind not in "biu":
-            _refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
         mask = mask.astype(bool, copy=False)
         if reduction in ("mean", "sum_over_batch_size"):
             valid = np.count_nonzero(mask)
@@ -412,8 +344,8 @@ def _match_mask(mask, weight):
         broadcast(mask.shape, weight.shape)
     except ValueError:
         raise ValueError(
-            f"mask has shape {mask.shape}, which does not broadcast with "
-            f"sample_weight's {weight.shape}"
+            f"mask has shape {tuple(mask.shape)}, which does not broadcast with "
+            f"sample_weight's {tuple(weight.shape)}"
         ) from None
     return mask, weight
 
@@ -422,8 +354,6 @@ def _attach_weights(true, pred, rows, weights):
     """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
     given = [x for x in (weights.weight, weights.mask) if x is not None]
     shape = broadcast(*(x.shape for x in given))
-    names = "sample_weight" if weights.mask is None else "mask"
-    names = "sample_weight and mask" if len(given) == 2 else names
     if len(rows) == len(shape) + 1 and rows[-1] == 1:
         if len(shape) == 1:
             given = [x[..., np.newaxis] for x in given]
@@ -435,14 +365,33 @@ def _attach_weights(true, pred, rows, weights):
             true, pred, rows = true[:, np.newaxis], pred[:, np.newaxis], (*rows, 1)
         else:
             given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
-    try:
-        rows = broadcast(rows, *(x.shape for x in given))
-    except ValueError:
-        raise ValueError(
-            f"{names} has shape {shape}, which does not broadcast with the rows' shape {rows}"
-        ) from None
     weight = given.pop(0) if weights.weight is not None else None
-    return true, pred, rows, _Weights(weight, given[0] if given else None, weights.scale)
+    mask = given[0] if given else None
+    rows = _rows_beside(rows, *(None if x is None else tuple(x.shape) for x in (weight, mask)))
+    return true, pred, rows, _Weights(weight, mask, weights.scale)
+
+
+def _rows_beside(rows, weight, mask):
+    """The rows' shape, with a weight's shape and a mask's (or None). A weight may repeat rows, as in Keras; a mask may not."""
+    if weight is not None:
+        try:
+            rows = broadcast(rows, weight)
+        except ValueError:
+            raise ValueError(
+                f"sample_weight has shape {weight}, which does not broadcast with the rows' shape {rows}"
+            ) from None
+    if mask is not None:
+        try:
+            masked = broadcast(rows, mask)
+        except ValueError:
+            masked = None
+        if masked is None or math.prod(masked) != math.prod(rows):
+            raise ValueError(
+                f"mask has shape {mask}, which does not broadcast to the rows' shape {rows}; a mask leaves out rows. "
+                "Classes are left out where both are 0: np.where(keep, y_true, 0), np.where(keep, y_pred, 0)"
+            )
+        rows = masked
+    return rows
 
 
 def _drop_axis(x, axis):
@@ -522,10 +471,11 @@ With the meaning of ``keras.losses.KLDivergence`` [1]_::
 Parameters
 ----------
 y_true, y_pred : array_like, of shapes (..., classes) that broadcast
-    The distributions. float16, bfloat16 (``ml_dtypes``), float32 and float64 arrays are read in
-    place, whatever their strides; integers, bools and foreign byte orders are converted a block at
-    a time. CPU tensors of PyTorch, TensorFlow and JAX, pandas frames and lists are accepted.
-    A 0-d or 1-d input is one row.
+    The distributions: probabilities, not counts, for values above 1 are clipped to 1. float16,
+    bfloat16 (``ml_dtypes``), float32 and float64 arrays are read in place, whatever their strides;
+    integers, bools and foreign byte orders are converted a block at a time. CPU tensors of PyTorch,
+    TensorFlow and JAX, tables of pandas, polars, pyarrow and xarray, and lists are accepted. Two
+    tables whose labels of the classes differ are an error. A 0-d or 1-d input is one row.
 axis : int or tuple of int, default -1
     The class axes, of the shape that the two broadcast to.
 epsilon : float in [0, 1) or None, default 1e-7
@@ -538,9 +488,10 @@ reduction : str or None, default "mean"
     sum over the length of the first batch axis, as in PyTorch. A mean over nothing is 0.
 sample_weight : array_like, optional
     A weight for each row, of a shape that broadcasts with the rows. As in Keras, ranks that differ
-    by one trailing axis of length 1 are made equal first.
+    by one trailing axis of length 1 are made equal first, and more weights than rows repeat the rows.
 mask : array_like of bool or integers, optional
-    False (0) where a row counts as 0, whatever it holds. A mean is then over the rows that count.
+    False (0) where a row counts as 0, whatever it holds, of a shape that broadcasts to the rows'. A
+    mean is then over the rows that count.
 out : ndarray, optional
     With ``reduction="none"``: where to write the rows, of the result's shape and dtype. It may
     overlap the inputs. Its content is undefined after an interrupt (Ctrl-C).
@@ -557,7 +508,8 @@ numpy.float32 or numpy.float64, or an ndarray of it with ``reduction="none"``
 Raises
 ------
 ValueError
-    If shapes do not broadcast, or an argument has a value that is not in its range.
+    If shapes do not broadcast, an argument has a value that is not in its range, labels contradict
+    each other, or a table has a missing value.
 TypeError
     If an argument is of a type or dtype that is not among those above.
 

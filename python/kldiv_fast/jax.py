@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from kldiv_fast import _core, _kl
+from kldiv_fast._arrays import BFLOAT16, as_array, is_float, is_sequence, refuse
 
 try:
     import jax
@@ -127,8 +128,8 @@ def kl(
     epsilon = _kl._check_epsilon(epsilon)
     true, pred = _as_arrays(y_true, y_pred)
     true, pred = _kl._match_ranks(true, pred)
+    axes = _kl._check_axes(axis, max(true.ndim, pred.ndim))
     shape = _kl._broadcast_shape(true, pred)
-    axes = _kl._check_axes(axis, len(shape))
     true, pred = (_rows_by_classes(x, shape, axes) for x in (true, pred))
     values = rows(true, pred, epsilon)
     weights = _kl._Weights(None, None, 1.0)
@@ -242,10 +243,11 @@ def _clip(epsilon, x):
 def _as_array(x, name):
     """`x` as a JAX array of a dtype that :func:`kldiv_fast.kl` takes too."""
     if not isinstance(x, jax.Array):
-        x = _kl._as_array(x, name)
+        x = as_array(x, name)
+        x = x.view(jnp.bfloat16) if x.dtype == BFLOAT16 else x
     dtype = x.dtype
     if not (dtype.kind in "biu" or dtype in _FLOATS):
-        _kl._refuse(
+        refuse(
             name,
             f"of dtype {dtype}",
             "float16, bfloat16, float32, float64, an integer type or bool: convert it with astype",
@@ -259,9 +261,9 @@ _FLOATS = tuple(map(np.dtype, (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float
 def _as_arrays(y_true, y_pred):
     """Both, in the one dtype that the core reads them in."""
     true, pred = _as_array(y_true, "y_true"), _as_array(y_pred, "y_pred")
-    if not _kl._is_float(pred.dtype):
+    if not is_float(pred.dtype):
         pred = pred.astype(jax.dtypes.canonicalize_dtype(jnp.float64))
-    if not _kl._is_float(true.dtype) or _kl._is_sequence(y_true):
+    if not is_float(true.dtype) or is_sequence(y_true):
         true = true.astype(pred.dtype)
     if true.dtype != pred.dtype:
         wide = _kl._result_dtype(true.dtype, pred.dtype)
@@ -286,9 +288,7 @@ def _read_weights(sample_weight, mask, reduction, dtype):
     if mask is not None:
         mask = _as_array(mask, "mask")
         if mask.dtype.kind not in "biu":
-            _kl._refuse(
-                "mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked"
-            )
+            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
         mask = mask.astype(bool)
         if reduction in ("mean", "sum_over_batch_size"):
             scale = _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))

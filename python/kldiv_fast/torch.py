@@ -4,12 +4,15 @@ Two ops do the work, ``kldiv_fast::rows`` and its gradients ``kldiv_fast::rows_b
 in place. ``kldiv_fast.keras`` builds on :func:`rows`, everyone else calls :func:`kl`. Needs the extra ``torch``.
 """
 
+import numpy as np
+
 try:
     import torch
 except ImportError as error:
     raise ImportError("kldiv_fast.torch needs PyTorch: pip install 'kldiv_fast[torch]'") from error
 
 from kldiv_fast import _core, _kl
+from kldiv_fast._arrays import as_array, check_layout, refuse
 
 __all__ = ["kl"]
 
@@ -98,7 +101,7 @@ def rows(y_true, y_pred, epsilon):
     """Each row's divergence along the last axis, of two tensors of one dtype that broadcast."""
     for name, x in (("y_true", y_true), ("y_pred", y_pred)):
         if not (x.is_cpu or x.is_meta):
-            _kl._refuse(
+            refuse(
                 name, f"a tensor on the device {x.device}", f"one in the CPU's memory: {name}.cpu()"
             )
     if y_true.shape != y_pred.shape:
@@ -111,11 +114,10 @@ def rows(y_true, y_pred, epsilon):
 
 def _check_tensor(x, name):
     if not isinstance(x, torch.Tensor):
-        _kl._refuse(name, f"of type {type(x).__name__}", f"a tensor: torch.as_tensor({name})")
-    if x.layout is not torch.strided:
-        _kl._refuse(name, f"a tensor of layout {x.layout}", f"a dense one: {name}.to_dense()")
+        refuse(name, f"of type {type(x).__name__}", f"a tensor: torch.as_tensor({name})")
+    check_layout(x, name)
     if x.dtype not in _NAMES and x.dtype not in _INTEGERS:
-        _kl._refuse(
+        refuse(
             name,
             f"of dtype {x.dtype}",
             "float16, bfloat16, float32, float64, an integer type or bool: convert it with .to",
@@ -166,57 +168,39 @@ def _reduce(values, reduction, total_weight=None):
 def _reduce_weighted(values, sample_weight, mask, reduction):
     """Keras's reduction: weight and mask made equal in rank to each other, then to the rows."""
     dtype = values.dtype
-    weight = _read_weight(sample_weight)
-    scale = 1.0
+    weights = _read_weights(sample_weight, mask, reduction, dtype)
+    values, _, _, weights = _kl._attach_weights(values, values, tuple(values.shape), weights)
+    weight = weights.weight
+    if weights.mask is not None:
+        values = torch.where(weights.mask, values, 0)
+        weight = torch.where(weights.mask, values.new_ones(()) if weight is None else weight, 0)
+    return (_reduce(values * weight, reduction, weight.sum()) * weights.scale).to(dtype)
+
+
+def _read_weights(sample_weight, mask, reduction, dtype):
+    weight, scale = None, 1.0
+    if sample_weight is not None:
+        weight = _as_tensor(sample_weight, "sample_weight")
+        if weight.dtype not in (torch.float32, torch.float64):
+            weight = weight.to(torch.float64)
     if mask is not None:
-        mask = _read_mask(mask)
+        mask = _as_tensor(mask, "mask")
+        if mask.dtype not in _INTEGERS:
+            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+        mask = mask != 0
         if reduction in ("mean", "sum_over_batch_size"):
             valid = mask.sum(dtype=torch.float64)
             scale = torch.where(valid == 0, 0, mask.numel() / valid).to(dtype)
-        if weight is None:
-            weight = mask.to(dtype)
-        else:
-            mask, weight = _kl._same_rank(mask, weight, mask.shape, weight.shape)
-            try:
-                mask, weight = torch.broadcast_tensors(mask, weight)
-            except RuntimeError:
-                raise ValueError(
-                    f"mask has shape {tuple(mask.shape)}, which does not broadcast with "
-                    f"sample_weight's {tuple(weight.shape)}"
-                ) from None
-            weight = torch.where(mask, weight, 0)
-    total_weight = weight.sum()
-    names = " and ".join(
-        name for name, x in (("sample_weight", sample_weight), ("mask", mask)) if x is not None
-    )
-    given = tuple(weight.shape)
-    if mask is not None:
-        _, mask = _kl._same_rank(values, mask, values.shape, mask.shape)
-    values, weight = _kl._same_rank(values, weight, values.shape, weight.shape)
-    try:
-        torch.broadcast_shapes(values.shape, weight.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{names} has shape {given}, which does not broadcast with the rows' shape "
-            f"{tuple(values.shape)}"
-        ) from None
-    if mask is not None:
-        values = torch.where(mask, values, 0)
-    return (_reduce(values * weight, reduction, total_weight) * scale).to(dtype)
+        if weight is not None:
+            mask, weight = _kl._match_mask(mask, weight)
+    return _kl._Weights(weight, mask, scale)
 
 
-def _read_weight(sample_weight):
-    if sample_weight is None:
-        return None
-    weight = _check_tensor(torch.as_tensor(sample_weight), "sample_weight")
-    return weight if weight.dtype in (torch.float32, torch.float64) else weight.to(torch.float64)
-
-
-def _read_mask(mask):
-    mask = _check_tensor(torch.as_tensor(mask), "mask")
-    if mask.dtype not in _INTEGERS:
-        _kl._refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
-    return mask != 0
+def _as_tensor(x, name):
+    if not isinstance(x, torch.Tensor):  # torch.compile can trace PyTorch's own conversion alone
+        tracing = torch.compiler.is_compiling()
+        x = torch.as_tensor(x if tracing else np.array(as_array(x, name)))
+    return _check_tensor(x, name)
 
 
 # ---- the ops ----
