@@ -1,7 +1,7 @@
 """The Python face of :func:`kldiv_fast.kl`: it coerces, checks and words the errors.
 
 ``kldiv_fast.kl`` itself is a C function that answers the plainest calls and hands all others to :func:`kl` here.
-What happens, in order: arrays in (:mod:`kldiv_fast._arrays`), one rank
+What happens, in order: arrays in (:mod:`kldiv_fast._arrays`), whose labels agree (:mod:`kldiv_fast._labels`), one rank
 (:func:`_match_ranks`), class axes last (:func:`_classes_last`), weights beside the rows (:func:`_attach_weights`), the
 core, and the normaliser (:func:`_divisor`). :mod:`kldiv_fast._gradient` goes the same way.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from kldiv_fast import _core
 from kldiv_fast._arrays import as_array, cast, is_float, is_float64, is_sequence, refuse
+from kldiv_fast._labels import check_labels
 
 REDUCTIONS = (
     "sum_over_batch_size",
@@ -27,6 +28,7 @@ REDUCTIONS = (
 
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_UNLABELLED = (np.ndarray, list, tuple, int, float)
 
 
 class _Weights(NamedTuple):
@@ -120,6 +122,9 @@ def prepare(y_true, y_pred, axis, epsilon, reduction, sample_weight, mask, num_t
         pred = pred.astype(np.float64)
     if is_sequence(y_true) and is_float(pred.dtype):
         true = cast(true, pred.dtype)  # a list follows y_pred's type, as in Keras
+    if not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
+        ranks = [x.ndim for x in _match_ranks(true, pred)]
+        check_labels(y_true, y_pred, ranks, _check_axes(axis, max(ranks)))
 
     weights = _Weights(None, None, 1.0)
     if sample_weight is not None or mask is not None:

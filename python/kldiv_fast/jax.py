@@ -12,6 +12,7 @@ import numpy as np
 
 from kldiv_fast import _core, _kl
 from kldiv_fast._arrays import BFLOAT16, as_array, is_float, is_sequence, refuse
+from kldiv_fast._labels import check_labels
 
 try:
     import jax
@@ -129,6 +130,7 @@ def kl(
     true, pred = _as_arrays(y_true, y_pred)
     true, pred = _kl._match_ranks(true, pred)
     axes = _kl._check_axes(axis, max(true.ndim, pred.ndim))
+    check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
     shape = _kl._broadcast_shape(true, pred)
     true, pred = (_rows_by_classes(x, shape, axes) for x in (true, pred))
     values = rows(true, pred, epsilon)
