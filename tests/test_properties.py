@@ -1,15 +1,15 @@
-"""Generated calls against the oracle: any dtype, shape, layout, axis, reduction, weight, mask, epsilon, ISA, threads.
+"""Generated calls against the oracle: any dtype, shape, layout, axis, reduction, weight, mask, epsilon, threads.
 
-The quick profile is part of the suite. ``pytest tests/test_properties.py --hypothesis-profile long`` takes 100,000.
+Each on every ISA: 300 calls in the plain run, 100,000 with ``--long``.
 """
 
 import kldiv_fast
 import ml_dtypes
 import numpy as np
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from isas import on_each_isa
 from oracle import error_bound, log_ratio, oracle
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, np.bool_]
@@ -96,16 +96,9 @@ def expected(y_true, y_pred, work, *, axis, epsilon, reduction, sample_weight, m
     return (values.sum() / divisor, sizes.sum() / divisor) if divisor else (0, 0)
 
 
-@pytest.mark.parametrize("isa_name", kldiv_fast.available_isas())
 @given(call=calls())
-def test_any_call(isa_name, call):
+def test_any_call(call):
     y_true, y_pred, keywords = call
-    before = kldiv_fast.current_isa()
-    assert kldiv_fast._core.select_isa(isa_name)
-    try:
-        ours = kldiv_fast.kl(y_true, y_pred, **keywords)
-    finally:
-        assert kldiv_fast._core.select_isa(before)
     # float32 beside integers is computed in float64, but a float32 result is rounded once more.
     narrow = {np.dtype(x) for x in (np.float32, np.float16, ml_dtypes.bfloat16)}
     in_float32 = (
@@ -113,9 +106,9 @@ def test_any_call(isa_name, call):
     )
     value, size = expected(y_true, y_pred, np.float32 if in_float32 else np.float64, **keywords)
     bound = error_bound(np.asarray(size, np.float64), y_true.size * y_pred.size, in_float32)
-    # The result's own format, and in a mean the division and the weights, products of doubles.
-    bound += (2.0**-24 if ours.dtype == np.float32 else 2.0**-50) * np.abs(
-        np.asarray(value, np.float64)
-    )
-    assert ours.shape == np.shape(value)
-    assert np.all(np.abs(ours - np.asarray(value, np.float64)) <= bound + 1e-300)
+    value = np.asarray(value, np.float64)
+    for isa, ours in on_each_isa(lambda: kldiv_fast.kl(y_true, y_pred, **keywords)).items():
+        # The result's own format, and in a mean the division and the weights, products of doubles.
+        rounding = (2.0**-24 if ours.dtype == np.float32 else 2.0**-50) * np.abs(value)
+        assert ours.shape == value.shape, isa
+        assert np.all(np.abs(ours - value) <= bound + rounding + 1e-300), isa
