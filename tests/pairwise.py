@@ -36,21 +36,26 @@ def met(case):
 
 
 def pairwise(**axes):
-    """Parametrize by the product of the axes, each a list, or a dictionary of ids; ``isa`` is the fixture."""
-    named = [axis if isinstance(axis, dict) else dict(zip(map(label, axis), axis)) for axis in axes.values()]
-    plain = set(covering([len(axis) for axis in named]))
-    cases = [
-        pytest.param(
-            *(value for _, value in picked),
-            id="-".join(name for name, _ in picked),
-            marks=() if indices in plain else pytest.mark.long,
-        )
-        for indices, picked in zip(
-            itertools.product(*(range(len(axis)) for axis in named)),
-            itertools.product(*(axis.items() for axis in named)),
-            strict=True,
-        )
+    """Parametrize by the product of the axes, each a list, or a dictionary of values by id; ``isa`` is the fixture."""
+    return thinned(axes, covering([len(axis) for axis in axes.values()]))
+
+
+def each(**axes):
+    """As `pairwise`, for cases that take long: those in which every value occurs once."""
+    sizes = [len(axis) for axis in axes.values()]
+    return thinned(axes, [tuple(i % size for size in sizes) for i in range(max(sizes))])
+
+
+def thinned(axes, plain):
+    named = [
+        list(axis.items() if isinstance(axis, dict) else zip(map(label, axis), axis, strict=True))
+        for axis in axes.values()
     ]
+    cases = []
+    for indices in itertools.product(*(range(len(axis)) for axis in named)):
+        ids, values = zip(*(axis[i] for axis, i in zip(named, indices, strict=True)), strict=True)
+        marks = () if indices in plain else pytest.mark.long
+        cases.append(pytest.param(*values, id="-".join(ids), marks=marks))
     return pytest.mark.parametrize(list(axes), cases, indirect=[n for n in axes if n == "isa"])
 
 

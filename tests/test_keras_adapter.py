@@ -1,6 +1,6 @@
 """kldiv_fast.keras beside Keras's own loss, metric and function.
 
-Keras has one backend for each process. The cases run on the one of this process; the last test runs them again in a
+Keras has one backend for each process. The cases run on the one of this process; the last tests run them again in a
 process of its own for each other backend.
 """
 
@@ -9,10 +9,12 @@ import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from oracle import distributions
+from pairwise import each, pairwise
 from processes import printed, run_python
 
 keras = pytest.importorskip("keras")
@@ -33,7 +35,9 @@ KERAS_FUNCTION = keras.losses.kl_divergence
 REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "none", None, "mean_with_sample_weight"]
 SHAPES = [(3, 4), (1, 1), (7, 46), (2, 3, 17), (5,), (2, 3, 1, 5)]
 FEATURES, CLASSES = 6, 5
+OTHER_BACKEND = "KLDIV_FAST_OTHER_BACKEND" in os.environ  # the last tests' process
 
+once = pytest.mark.skipif(OTHER_BACKEND, reason="the same whatever the backend")
 only_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
 pytestmark = [
     # Keras's convert_to_numpy and saving: of tensors and variables whose __array__ is older than NumPy 2.
@@ -94,6 +98,15 @@ def gradients(function, y_true, y_pred):
     return [x.grad for x in inputs]
 
 
+def reference(function):
+    """Keras's own, to compare with: compiled on JAX, which takes long to compile each operation by itself."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """How often our rows were asked for, traced or run."""
@@ -113,17 +126,19 @@ def patched():
 # ---- values and gradients ----
 
 
-@pytest.mark.parametrize(
-    ("dtype", "rtol"),
-    [("float32", 1e-5), ("float64", 1e-5), ("float16", 1e-3), ("bfloat16", 8e-3)],
-)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+RTOLS = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}
+
+
+# JAX compiles every operation again for every shape and dtype.
+@(each if BACKEND == "jax" else pairwise)(shape=SHAPES, dtype=list(RTOLS))
 @pytest.mark.usefixtures("dtype_in_reach")
-def test_function(rng, counted, shape, dtype, rtol):
+def test_function(rng, counted, shape, dtype):
     """Of 16-bit tensors, what Keras computes from the same numbers in float32, rounded once."""
+    rtol = RTOLS[dtype]
     y_true, y_pred = pair(rng, shape, dtype)
     work = dtype if dtype == "float64" else "float32"
 
+    @reference
     def expected(*inputs):
         return keras.ops.cast(KERAS_FUNCTION(*(keras.ops.cast(x, work) for x in inputs)), dtype)
 
@@ -140,11 +155,10 @@ def test_function(rng, counted, shape, dtype, rtol):
 )
 def test_broadcasting(rng, counted, a, b):
     y_true, y_pred = pair(rng, a, other=b)
-    agree(kl_divergence(y_true, y_pred), KERAS_FUNCTION(y_true, y_pred))
+    expected = reference(KERAS_FUNCTION)
+    agree(kl_divergence(y_true, y_pred), expected(y_true, y_pred))
     for mine, theirs in zip(
-        gradients(kl_divergence, y_true, y_pred),
-        gradients(KERAS_FUNCTION, y_true, y_pred),
-        strict=True,
+        gradients(kl_divergence, y_true, y_pred), gradients(expected, y_true, y_pred), strict=True
     ):
         agree(mine, theirs)
     assert counted
@@ -268,7 +282,9 @@ def test_configurations(ours, theirs, arguments):
     assert type(keras.saving.deserialize_keras_object(saved)) is type(ours)
 
 
-@pytest.mark.parametrize("loss", [KLDivergence(reduction="sum"), kl_divergence], ids=str)
+@pytest.mark.parametrize(
+    "loss", [KLDivergence(reduction="sum"), kl_divergence], ids=["object", "function"]
+)
 def test_a_saved_model_is_loaded_compiled(rng, tmp_path, loss):
     x, y = data(rng)
     model = classifier()
@@ -314,7 +330,7 @@ def train(loss, metric, x, y, model=classifier, compile=None, **fit):
     return [*values, *np.ravel(model.train_on_batch(x[:16], y[:16])).tolist()]
 
 
-# How Keras's own is compiled. JAX without jit compiles every operation by itself, which takes long.
+# How Keras's own is compiled: see `reference`.
 PLAIN = dict(jit_compile=BACKEND == "jax")
 
 
@@ -326,10 +342,12 @@ def both(*data, rtol=1e-5, compile=None, **options):
     np.testing.assert_allclose(ours, theirs, rtol=rtol)
 
 
+# Dynamo traces Keras's own code, for a minute; what it makes of one layer and one batch, the next test sees.
+through_dynamo = pytest.mark.long if BACKEND == "torch" else ()
 MODES = [
     dict(run_eagerly=True),
     dict(jit_compile=False),
-    dict(jit_compile=True),
+    pytest.param(dict(jit_compile=True), marks=through_dynamo),
     dict(jit_compile="auto"),
 ]
 
@@ -338,6 +356,23 @@ MODES = [
 def test_training(rng, counted, mode):
     both(*data(rng), compile=mode, validation_split=1 / 3)
     assert counted
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own")
+def test_a_step_through_dynamo(rng, counted):
+    x, y = data(rng, size=16)
+
+    def step(loss, metric, jit_compile):
+        keras.utils.set_random_seed(1)
+        softmax = keras.layers.Dense(CLASSES, activation="softmax")
+        model = keras.Sequential([keras.Input((FEATURES,)), softmax])
+        model.compile("sgd", loss, metrics=[metric], jit_compile=jit_compile)
+        values = model.train_on_batch(x, y)
+        return [*values, *model.get_weights()[0].ravel()]
+
+    ours = step(KLDivergence(), KLDivergenceMetric(), True)
+    assert counted
+    np.testing.assert_allclose(ours, step(KERAS_LOSS(), KERAS_METRIC(), False), rtol=1e-5)
 
 
 def test_sample_weight_and_class_weight(rng):
@@ -445,38 +480,10 @@ def test_shapes_known_only_when_the_graph_runs(rng):
         function(y_true[:3], y_pred)
 
 
-MIRRORED = """
-import os, sys
-import numpy as np, tensorflow as tf, keras
-import kldiv_fast.keras as adapter
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-rng = np.random.default_rng(0)
-x = rng.standard_normal((48, 6)).astype("float32")
-y = rng.dirichlet(np.ones(5), 48).astype("float32")
-def run(loss, metric):
-    keras.utils.set_random_seed(1)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, activation="softmax")])
-        model.compile("sgd", loss(), metrics=[metric()], jit_compile=False)
-    history = model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0).history
-    return strategy.num_replicas_in_sync, [history[name] for name in sorted(history)]
-ours = run(adapter.KLDivergence, adapter.KLDivergenceMetric)
-theirs = run(keras.losses.KLDivergence, keras.metrics.KLDivergence)
-np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5)
-print(ours[0])
-"""
-
-
-@only_tensorflow
-def test_mirrored_strategy():
-    """The adapter's import leaves the devices to be configured."""
-    assert printed(MIRRORED) == "2"
-
-
 # ---- the names that Keras knows ----
 
+# What is looked up is the same in every mode; JAX's quickest is the one whose operations other tests had compiled.
+UNCOMPILED = dict(run_eagerly=True) if BACKEND == "jax" else {}
 LOSS_NAMES = ["KLDivergence", "kl_divergence", "kld", "KLD"]
 METRIC_NAMES = ["KLDivergence", "kl_divergence"]
 
@@ -519,7 +526,7 @@ def test_patched_loss_names(patched, rng, counted, name):
     loss = keras.losses.get(name)
     assert isinstance(loss, KLDivergence) or loss is kl_divergence
     model = classifier()
-    model.compile("sgd", name)
+    model.compile("sgd", name, **UNCOMPILED)
     model.fit(*data(rng), verbose=0)
     assert counted
 
@@ -528,7 +535,7 @@ def test_patched_loss_names(patched, rng, counted, name):
 def test_patched_metric_names(patched, rng, counted, name):
     assert isinstance(keras.metrics.get(name), KLDivergenceMetric)
     model = classifier()
-    model.compile("sgd", "mse", metrics=[name])
+    model.compile("sgd", "mse", metrics=[name], **UNCOMPILED)
     assert name in model.fit(*data(rng), verbose=0).history
     assert counted
 
@@ -570,14 +577,15 @@ def test_a_keras_whose_classes_keep_their_function_elsewhere(monkeypatch):
 LOAD = """
 import sys
 import keras
-if {patched}:
-    from kldiv_fast.keras import patch_keras
-    patch_keras()
-model = keras.saving.load_model({path!r})
-losses = [model.loss[0], model.loss[1], model.loss[2]]
-metrics = [m for m in model._compile_metrics._user_metrics[0]]
-print(*sorted({{getattr(x, "__module__", None) or type(x).__module__ for x in losses[:1] + losses[1:2] + metrics}}))
+def load():
+    model = keras.saving.load_model({path!r})
+    objects = [*model.loss[:2], *model._compile_metrics._user_metrics[0]]
+    print(*sorted({{getattr(x, "__module__", None) or type(x).__module__ for x in objects}}))
+load()
 print("kldiv_fast" in sys.modules)
+from kldiv_fast.keras import patch_keras
+patch_keras()
+load()
 """
 
 
@@ -595,10 +603,10 @@ def test_a_model_saved_while_patched_loads_without_kldiv_fast(rng, tmp_path):
         model.save(path)
     finally:
         unpatch_keras()
-    plain = printed(LOAD.format(path=path, patched=False)).splitlines()
-    assert plain == ["keras.src.losses.losses keras.src.metrics.probabilistic_metrics", "False"]
-    patched = printed(LOAD.format(path=path, patched=True)).splitlines()
-    assert patched == ["kldiv_fast.keras", "True"]
+    plain, imported, patched = printed(LOAD.format(path=path)).splitlines()
+    assert plain == "keras.src.losses.losses keras.src.metrics.probabilistic_metrics"
+    assert imported == "False"
+    assert patched == "kldiv_fast.keras"
 
 
 # ---- bad input ----
@@ -642,12 +650,14 @@ def test_errors_are_keras_own(call):
         agree(call(KLDivergence, KLDivergenceMetric, kl_divergence), expected)
 
 
+@once
 def test_a_missing_keras_is_told():
     done = run_python("import sys; sys.modules['keras'] = None; import kldiv_fast.keras")
     assert done.returncode != 0
     assert "kldiv_fast.keras needs Keras 3: pip install 'kldiv_fast[keras]'" in done.stderr
 
 
+@once
 def test_another_backend_is_told():
     done = run_python("import kldiv_fast.keras", KERAS_BACKEND="numpy")
     assert done.returncode != 0
@@ -666,16 +676,41 @@ def test_the_examples_in_the_docstrings():
 # ---- the other backends ----
 
 
-@pytest.mark.skipif("KLDIV_FAST_ONE_BACKEND" in os.environ, reason="this is the other backend")
-@pytest.mark.parametrize("backend", sorted({"tensorflow", "torch", "jax"} - {BACKEND}))
-def test_on_backend(backend):
+other_backends = pytest.mark.parametrize(
+    "backend", sorted({"tensorflow", "torch", "jax"} - {BACKEND})
+)
+
+
+def run_on(backend, *options):
+    """These tests again, and the example of training, which the process's import of Keras serves too."""
     pytest.importorskip(backend)
+    training = Path(__file__).with_name("test_reuters.py")
+    environment = {"KERAS_BACKEND": backend, "KLDIV_FAST_OTHER_BACKEND": "1"}
+    if "--long" not in options:
+        # XLA's take longer than what they make faster.
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"KERAS_BACKEND": backend, "KLDIV_FAST_ONE_BACKEND": "1"},
+        [
+            *[sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+            *[__file__, f"{training}::test_both_losses_give_one_curve"],
+        ],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20000:]
     print(done.stdout.splitlines()[-1])
+
+
+@once
+@other_backends
+def test_on_backend(backend):
+    run_on(backend)
+
+
+@once
+@pytest.mark.long
+@other_backends
+def test_on_backend_at_length(backend):
+    run_on(backend, "--long")

@@ -73,29 +73,38 @@ NEIGHBOURS = {
 }
 
 
+def answers_beside(names):
+    """Whether our values stay the same, with libraries loaded and used in this order, None for us, and used again."""
+    for name in filter(None, names):
+        pytest.importorskip(name)
+    ours = "import kldiv_fast; a = kldiv_fast.kl(t, p)"
+    lines = [ours if name is None else NEIGHBOURS[name] for name in names] * 2
+    lines.append("print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1) == a)")
+    return printed(SETUP + "\n".join(lines), TF_CPP_MIN_LOG_LEVEL="3") == "True"
+
+
+def test_beside_other_teams():
+    """In one process, in an order and in its reverse: so any two of us all were loaded in both orders."""
+    assert answers_beside([None, *NEIGHBOURS])
+    assert answers_beside([*reversed(NEIGHBOURS), None])
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_beside_other_teams(neighbour, first):
-    pytest.importorskip(neighbour)
-    ours = "import kldiv_fast; a = kldiv_fast.kl(t, p)\n"
-    theirs = NEIGHBOURS[neighbour] + "\n"
-    code = (ours + theirs if first else theirs + ours) + theirs
-    code += "print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1))"
-    assert printed(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
+def test_beside_one_other_team(neighbour, first):
+    assert answers_beside([None, neighbour] if first else [neighbour, None])
 
 
-@pytest.mark.parametrize("first", [None, *NEIGHBOURS])
+@pytest.mark.long
+@pytest.mark.parametrize("first", NEIGHBOURS)
 def test_beside_all_of_them(first):
-    """In one process, in an order that each of them opens once; with None we do."""
-    for neighbour in NEIGHBOURS:
-        pytest.importorskip(neighbour)
+    """In an order that each of them opens once, and we come second, third, fourth or last."""
     names = list(NEIGHBOURS)
-    at = 0 if first is None else names.index(first)
-    lines = [f"{NEIGHBOURS[name]}\n" for name in names[at:] + names[:at]]
-    lines.insert(0 if first is None else 1 + at, "import kldiv_fast; a = kldiv_fast.kl(t, p)\n")
-    code = "".join(lines * 2)
-    code += "print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=1) == a)"
-    assert printed(SETUP + code, TF_CPP_MIN_LOG_LEVEL="3") == "True"
+    at = names.index(first)
+    order = names[at:] + names[:at]
+    order.insert(1 + at, None)
+    assert answers_beside(order)
 
 
 def test_inside_a_team_of_python_threads_with_limits(rng):
