@@ -107,6 +107,38 @@ def test_beside_all_of_them(first):
     assert answers_beside(order)
 
 
+def test_beside_a_thread_that_flushes_subnormals():
+    """As TensorFlow's do, and as a helper would that such a thread has started: the bits are those of any other thread."""
+    pytest.importorskip("torch")
+    code = """
+import torch, kldiv_fast
+from isas import on_each_isa
+
+def subnormal(dtype, integer, start):
+    return ((np.arange(400_000) + start) % 1000).astype(integer).view(dtype).reshape(400, 1000)
+
+def values():
+    found = []
+    for dtype, integer in ((np.float16, np.uint16), (np.float32, np.uint32), (np.float64, np.uint64)):
+        t, p = subnormal(dtype, integer, 1), subnormal(dtype, integer, 500)
+        for threads in (2, 1):
+            for keywords in ({"reduction": "none"}, {"reduction": "sum"}, {"axis": 0, "reduction": "sum"}):
+                value, gradient = kldiv_fast.kl_value_and_grad(
+                    t, p, epsilon=None, num_threads=threads, **keywords
+                )
+                found += [value.tobytes(), gradient.tobytes()]
+            found.append(kldiv_fast.kl(t[0], p[0], epsilon=None, num_threads=threads).tobytes())
+    return found
+
+assert torch.set_flush_denormal(True)
+flushing = on_each_isa(values)
+torch.set_flush_denormal(False)
+print(flushing == on_each_isa(values))
+"""
+    folder = os.path.dirname(__file__)
+    assert printed(SETUP + code, PYTHONPATH=folder, OMP_NUM_THREADS="2") == "True"
+
+
 def test_inside_a_team_of_python_threads_with_limits(rng):
     """A call from within another OpenMP team's limit of one still answers."""
     code = "import kldiv_fast; print(kldiv_fast.kl(t, p) == kldiv_fast.kl(t, p, num_threads=64))"

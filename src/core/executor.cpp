@@ -6,6 +6,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "arithmetic.hpp"
 #include "processors.hpp"
 
 #if defined(_OPENMP)
@@ -45,6 +46,7 @@ bool Poll::is_due() {
 }
 
 void Job::work(int worker) {
+    const PlainArithmetic plain;
     while (!pause_.load(std::memory_order_relaxed)) {
         const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
         if (i >= tasks_) return;

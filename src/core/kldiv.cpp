@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 
+#include "arithmetic.hpp"
 #include "convert.hpp"
 #include "executor.hpp"
 #include "plan.hpp"
@@ -94,6 +95,7 @@ bool has_empty_axis(const kldiv_axis *axes, int ndim) {
 using namespace kldiv;
 
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
+    const PlainArithmetic plain;
     const bool no_rows = has_empty_axis(problem->batch, problem->batch_ndim);
     if (no_rows || has_empty_axis(problem->classes, problem->class_ndim)) {
         if (!no_rows) run_empty(*problem);
@@ -107,6 +109,7 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
 
 kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
                         int num_threads, int (*poll)(void *, double), void *poll_data, double *total) {
+    const PlainArithmetic plain;
     if (n <= kSmallBlock) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
