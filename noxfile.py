@@ -56,6 +56,13 @@ def tests(session):
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+@nox.session(default=False)
+def long(session):
+    """The cases that the README's command leaves out: whole products, 100,000 generated calls."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "--long", *session.posargs)
+
+
 @nox.session
 def lint(session):
     """Format, spelling, workflows, metadata; the versions are pre-commit's."""

@@ -2,7 +2,7 @@
 
 python tests/sanitize.py [--require valgrind tsan]
 
-ASan and UBSan run the tests that need no framework, on every ISA. valgrind's memcheck runs the program of the bits
+ASan and UBSan run the tests that need no framework, on every ISA, the whole products too. valgrind's memcheck runs the program of the bits
 table on what it knows (no AVX-512); ThreadSanitizer runs it too, and the program of the executors' tests. What is
 missing is skipped by name, unless required.
 """
@@ -40,23 +40,17 @@ def address_and_undefined(folder):
     runtime = " ".join(
         run("g++", f"-print-file-name={name}").strip() for name in ("libasan.so", "libstdc++.so")
     )
-    printed = run(
-        *[
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-s",
-            "-p",
-            "no:cacheprovider",
-        ],  # -s: reports are not captured
-        *[HERE / f"test_{name}.py" for name in TESTS],
-        PYTHONPATH=f"{folder}/site",
-        LD_PRELOAD=runtime,
-        # Python's own interned objects are "leaks"; endurance.py counts ours. A failing malloc returns NULL, as it does.
-        ASAN_OPTIONS="detect_leaks=0,allocator_may_return_null=1",
-    )
-    print("ASan and UBSan:", printed.splitlines()[-1])
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    pytest += ["-s"]  # reports are not captured
+    for options in ([], ["--long", "-m", "not hypothesis"]):
+        printed = run(
+            *[*pytest, *options, *[HERE / f"test_{name}.py" for name in TESTS]],
+            PYTHONPATH=f"{folder}/site",
+            LD_PRELOAD=runtime,
+            # Python's own interned objects are "leaks"; endurance.py counts ours. A failing malloc returns NULL, as it does.
+            ASAN_OPTIONS="detect_leaks=0,allocator_may_return_null=1",
+        )
+        print("ASan and UBSan:", printed.splitlines()[-1])
 
 
 def build_core(folder, *flags):

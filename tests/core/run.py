@@ -104,6 +104,7 @@ Written by `python tests/core/run.py --output docs/reproducibility.md`, which fa
 For one version of kldiv_fast, the result of a call has the same bits
 
 - for any number of threads: work is cut by shapes and strides alone, and partial sums are added in order;
+- on any thread: what it has set, to flush subnormals or to round another way, is put aside for the call;
 - for any alignment of the inputs: no loop begins at an aligned element;
 - on AVX-512, AVX2 and NEON: 16 virtual lanes whatever the vector's width, a fixed tree, and only operations that IEEE
   754 rounds correctly, FMA among them;
