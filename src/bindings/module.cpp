@@ -350,6 +350,8 @@ py::list names(const char *(*name)(int)) {
 
 PYBIND11_MODULE(core_of_main_interpreter, m) {
     remember_main_thread();
+    // pybind11 lets go of the GIL to look up NumPy's functions: in a thread it wouldn't survive the interpreter's end.
+    py::detail::npy_api::get();
     m.attr("__version__") = KLDIV_FAST_VERSION;
     m.attr("__pyx_capi__") = cython_api();
     m.def("run", &run, py::arg("y_true"), py::arg("y_pred"), py::arg("class_ndim"), py::arg("batch_shape"),
