@@ -6,6 +6,7 @@ import sys
 import kldiv_fast
 import numpy as np
 import pytest
+from endings import Program
 from processes import printed, run_python
 
 RUNTIME = kldiv_fast.show_runtime(mode="dicts")
@@ -273,3 +274,44 @@ print(len(helpers), len(allowed), *(len(os.sched_getaffinity(int(i))) > 1 for i 
     bound = printed(SETUP + code, OMP_PROC_BIND="true", OMP_PLACES="cores", **environment)
     assert bound == "1 1 True"
     assert printed(SETUP + code, OMP_PROC_BIND="false", **environment).endswith(" True")
+
+
+@posix
+@pytest.mark.parametrize(
+    "program",
+    [
+        Program("kl", "exception", 1),
+        Program("gradients", "sys.exit", 2),
+        Program("broadcast", "last line", 3),
+        Program("by address", "SIGTERM's handler", 4),
+        Program("weights", "fork", 5),
+        Program("rows", "executor", 6),
+    ],
+    ids=lambda program: f"{program.caller}, {program.ending}",
+)
+def test_a_program_that_ends_in_the_middle_of_a_call(program, tmp_path):
+    """Some of those that tests/endurance.py runs by the hundred."""
+    assert program.complaint(tmp_path) is None
+
+
+@pytest.mark.parametrize("before", ["import kldiv_fast", ""], ids=["imported", "not imported"])
+def test_a_subinterpreter_is_told_to_use_the_main_one(before):
+    code = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+other = interpreters.create()
+interpreters.run_string(other, '''
+try:
+    import kldiv_fast
+except ImportError as error:
+    print(error)
+''')
+interpreters.destroy(other)
+import kldiv_fast, numpy as np
+print(kldiv_fast.kl(np.ones(2), np.ones(2)))
+"""
+    refused, value = printed(f"{before}\n{code}").splitlines()
+    assert refused.startswith("kldiv_fast is imported in a subinterpreter; expected Python's main")
+    assert value == "0.0"
