@@ -198,8 +198,8 @@ def core(session):
 
 @nox.session(default=False)
 def endurance(session):
-    """Forks, threads and leaks."""
-    session.install(".", *group("wheel-test"))
+    """Forks, threads, leaks, and programs that end in the middle of a call."""
+    session.install(".[test]")
     session.run("python", "tests/endurance.py", *session.posargs)
 
 

@@ -1,6 +1,6 @@
-"""What takes minutes: forks, threads and leaks in numbers. A task of its own; CI runs it after the tests.
+"""What takes minutes: forks, threads, leaks and ends in numbers. A task of its own; CI runs it after the tests.
 
-python tests/endurance.py [--seconds 60] [--forks 1000] [--calls 1000000]
+python tests/endurance.py [--seconds 60] [--forks 1000] [--calls 1000000] [--endings 200] [--framework-endings 40]
 """
 
 import argparse
@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 
+import endings
 import kldiv_fast
 import numpy as np
 from kldiv_fast import kl
@@ -146,12 +147,15 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--forks", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--endings", type=int, default=200)
+    parser.add_argument("--framework-endings", type=int, default=40)
     options = parser.parse_args()
     print(f"ISA {kldiv_fast.current_isa()}, {kldiv_fast.get_num_threads()} threads")
     leaks(options.calls)
     forks(options.forks)
     pools()
     threads(options.seconds)
+    endings.run(options.endings, options.framework_endings)
 
 
 if __name__ == "__main__":
