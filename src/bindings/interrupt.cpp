@@ -48,9 +48,10 @@ int poll_in_tensorflow(void *, double) { return keep_interrupt(); }
 
 void remember_main_thread() {
     // The list begins with the newest thread and ends with the one that Python began with.
+    PyThreadState *oldest = PyThreadState_Get();
     PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
-    for (PyThreadState *older = state; older != nullptr; older = PyThreadState_Next(older)) state = older;
-    main_thread = state->thread_id;
+    for (; state != nullptr; state = PyThreadState_Next(state)) oldest = state;
+    main_thread = oldest->thread_id;
 #if defined(__unix__) || defined(__APPLE__)
     pthread_atfork(nullptr, nullptr, remember_this_thread);
 #endif

@@ -182,9 +182,10 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
 
     double total = 0;
     const auto call = [&](CorePoll poll, void *poll_data) {
-        problem.poll = poll;
-        problem.poll_data = poll_data;
-        return kldiv_run(&problem, &total);
+        kldiv_problem polled = problem;
+        polled.poll = poll;
+        polled.poll_data = poll_data;
+        return kldiv_run(&polled, &total);
     };
     raise_status(call_core(elements, call, progress ? progress->ptr() : nullptr));
     return out ? py::object(py::none()) : py::object(py::float_(total));
@@ -382,11 +383,13 @@ PYBIND11_MODULE(core_of_main_interpreter, m) {
 
 // What Python calls. In a subinterpreter neither NumPy nor pybind11's state of the process is ours to use, and on Python
 // 3.11 pybind11 would wait for ever for a GIL that its own thread holds.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): Python makes the name of it.
 PyMODINIT_FUNC PyInit__core() {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-        PyErr_SetString(PyExc_ImportError,
-                        "kldiv_fast is imported in a subinterpreter; expected Python's main interpreter: use a thread or a "
-                        "process of it (with mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
+        PyErr_SetString(
+            PyExc_ImportError,
+            "kldiv_fast is imported in a subinterpreter; expected Python's main interpreter: use a thread or a "
+            "process of it (with mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
         return nullptr;
     }
     return PyInit_core_of_main_interpreter();

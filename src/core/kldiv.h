@@ -78,10 +78,10 @@ typedef struct {
                               of 0, whatever it holds. data NULL: 1 */
     void *grad_y_true;    /* where to write a gradient, or NULL; an element for each of the loop nest's, none twice */
     void *grad_y_pred;
-    kldiv_dtype grad_dtype; /* float32 or float64, of both */
-    int clip;               /* zero: no clip, the meaning of scipy.special.rel_entr */
-    double epsilon;         /* lower bound of the clip, in [0, 1) */
-    int num_threads;        /* 0: the process-wide setting */
+    kldiv_dtype grad_dtype;           /* float32 or float64, of both */
+    int clip;                         /* zero: no clip, the meaning of scipy.special.rel_entr */
+    double epsilon;                   /* lower bound of the clip, in [0, 1) */
+    int num_threads;                  /* 0: the process-wide setting */
     int (*poll)(void *, double done); /* called now and then by the calling thread alone, while no other is at work for
                                          it, with the part that is done, 0 to 1; non-zero: stop. May be NULL */
     void *poll_data;
@@ -127,11 +127,11 @@ int kldiv_get_num_threads(void);
 
 /* What stands behind that number. */
 typedef struct {
-    int setting;         /* the last kldiv_set_num_threads */
-    int limit;           /* OpenMP's, for the calling thread: OMP_NUM_THREADS, omp_set_num_threads, threadpoolctl; without
+    int setting;    /* the last kldiv_set_num_threads */
+    int limit;      /* OpenMP's, for the calling thread: OMP_NUM_THREADS, omp_set_num_threads, threadpoolctl; without
                             OpenMP OMP_NUM_THREADS alone */
-    int processors;      /* that the calling thread may use */
-    int forked;          /* non-zero: a forked child */
+    int processors; /* that the calling thread may use */
+    int forked;     /* non-zero: a forked child */
     const char *library; /* the file that OpenMP's runtime was loaded from; NULL: none, or unknown */
 } kldiv_threads;
 

@@ -69,10 +69,12 @@ std::string read_line(const std::string &path, const char *starts_with = "") {
 // Processors that one group's quota lasts for; 0: no quota. Version 2 says "QUOTA PERIOD" or "max PERIOD" in one file,
 // version 1 has a file for each, and -1 for none.
 double quota_of(const std::string &group) {
-    double quota = 0, period = 0;
-    if (std::sscanf(read_line(group + "/cpu.max").c_str(), "%lf %lf", &quota, &period) != 2) {
-        quota = std::atof(read_line(group + "/cpu.cfs_quota_us").c_str());
-        period = std::atof(read_line(group + "/cpu.cfs_period_us").c_str());
+    const std::string both = read_line(group + "/cpu.max");
+    char *end = nullptr;
+    double quota = std::strtod(both.c_str(), &end), period = std::strtod(end, nullptr);
+    if (both.empty()) {
+        quota = std::strtod(read_line(group + "/cpu.cfs_quota_us").c_str(), nullptr);
+        period = std::strtod(read_line(group + "/cpu.cfs_period_us").c_str(), nullptr);
     }
     return quota > 0 && period > 0 ? quota / period : 0;
 }
@@ -140,7 +142,7 @@ int thread_limit() {
 #else
     static const int asked = [] {
         const char *text = std::getenv("OMP_NUM_THREADS");
-        return text != nullptr ? std::atoi(text) : 0;
+        return text != nullptr ? static_cast<int>(std::strtol(text, nullptr, 10)) : 0;
     }();
     return asked > 0 ? asked : processors();
 #endif

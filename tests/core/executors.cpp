@@ -70,7 +70,8 @@ struct Tally {
 bool right(int threads) {
     Tally tally;
     Poll poll(Tally::poll, &tally);
-    return run_tasks(threads, kTasks, poll, Tally::run, &tally) == KLDIV_OK && tally.all_once() && !tally.polled_at_work;
+    return run_tasks(threads, kTasks, poll, Tally::run, &tally) == KLDIV_OK && tally.all_once() &&
+           !tally.polled_at_work;
 }
 
 // Jobs of one call, until the poll was asked in the middle of one.
