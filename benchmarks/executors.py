@@ -30,6 +30,13 @@ NEIGHBOURS = {"none": None, "TensorFlow": "tensorflow", "JAX": "jax"}
 PAUSE = 5e-3  # seconds, before each call of "after a pause"
 PACE = 2e-3  # from one call's begin to the next one's, for the processor time of a call
 BUSY = "while True: pass"
+DEFAULT = """\
+The default is the pool. On a quiet machine both are equally fast. Where calls come now and then the pool takes a small
+part of OpenMP's processor time, because OpenMP's threads spin until the next call, and for the same reason a
+framework's own step takes longer after a call with OpenMP. On a busy machine either can be the faster one, from run to
+run: a region of OpenMP ends with its last thread, which the operating system may keep waiting for milliseconds, and a
+helper of the pool may get no core at all, whose part the caller then does.
+"""
 
 
 # ---- one contender ----
@@ -194,6 +201,8 @@ def executors(seconds):
         "",
         "Microseconds, float32, all threads; passive: `OMP_WAIT_POLICY=passive`. Processor time is that of all",
         "threads together. In brackets, times the pool's.",
+        "",
+        *DEFAULT.splitlines(),
         "",
         "| | " + " | ".join(CONTENDERS) + " |",
         "| --- |" + " ---: |" * len(CONTENDERS),

@@ -1,13 +1,14 @@
 """kldiv_fast beside its peers and beside the machine's limit: one page of tables, its targets, and plots.
 
-python benchmarks/report.py [--seconds 2] [--output docs]
+python benchmarks/report.py [--seconds 2] [--output docs] [--only SECTION ...]
 
 Everything in a table's row or column that is compared was measured in turn, in the same run. Writes speed.md and
-speed_*.svg and .png.
+speed_*.svg and .png; with --only, those sections of the page that is there.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import executors as side_by_side
 import kldiv_fast
 import ml_dtypes
 import numpy as np
@@ -347,6 +349,12 @@ def busy(seconds):
     return lines, [Target("1024x1000 on a busy machine: all threads over one", ratio, 1.1)]
 
 
+def executors(seconds):
+    """Both executors side by side; here with the machine, because the section can be measured alone."""
+    lines = list(side_by_side.executors(seconds))
+    return [*lines, "", f"Measured on {machine(['kldiv_fast', 'tensorflow-cpu', 'jax'])}."], []
+
+
 # ---- one small call ----
 
 
@@ -545,7 +553,7 @@ def save(figure, name):
 
 
 SECTIONS = [latency, peers, limit, gradients, sizes, kernels, threads, reductions, layouts]
-SECTIONS += [busy, memory]
+SECTIONS += [busy, executors, memory]
 
 
 def page(results):
@@ -568,6 +576,18 @@ def page(results):
     return "\n".join(lines) + "\n"
 
 
+def replaced(text, sections):
+    """The page with some of its sections measured anew; new ones go to its end. The targets stay as they are."""
+    for lines in sections:
+        section = "\n".join(lines) + "\n"
+        pattern = rf"^{re.escape(lines[0])}\n.*?(?=^## |\Z)"
+        text, found = re.subn(
+            pattern, lambda _, new=section: new + "\n", text, flags=re.MULTILINE | re.DOTALL
+        )
+        text = text if found else f"{text.rstrip()}\n\n{section}"
+    return text.rstrip() + "\n"
+
+
 def main():
     global FOLDER
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -581,7 +601,11 @@ def main():
     FOLDER = options.output
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = [section(options.seconds) for section in SECTIONS if section.__name__ in options.only]
-    (FOLDER / "speed.md").write_text(page(results))
+    target = FOLDER / "speed.md"
+    if options.only != names and target.exists():
+        target.write_text(replaced(target.read_text(), [lines for lines, _ in results]))
+    else:
+        target.write_text(page(results))
     print((FOLDER / "speed.md").read_text())
 
 

@@ -91,7 +91,7 @@ STAGES = [
     ("python/kldiv_fast/_kl.py", "one rank, class axes last; views, no copies"),
     ("src/bindings/module.cpp", "pointers, extents, strides: checked again"),
     ("src/core/plan.cpp", "rows, or pieces of rows, cut into tasks"),
-    ("src/core/parallel.cpp", "tasks handed to threads by one counter"),
+    ("src/core/executor.cpp", "tasks handed to threads by one counter"),
     ("src/core/task.cpp", "tiles: read in place, or packed"),
     ("src/core/kernel.cpp", "clip, log-ratio, sum, gradients: one pass"),
     ("src/core/kldiv.cpp", "partial sums in double, added in order"),
