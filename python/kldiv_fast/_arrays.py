@@ -16,7 +16,7 @@ _SAME_LENGTH = (
 _DLPACK_CPU = 1
 
 
-class bfloat(np.void):
+class bfloat(np.void):  # type: ignore[misc]  # final in the stubs of NumPy alone
     """Two bytes of a bfloat16, for tensors of PyTorch, which does without ``ml_dtypes``."""
 
 
