@@ -86,7 +86,7 @@ def races(folder):
     )
     printed = run(bits, TSAN_OPTIONS="halt_on_error=1")
     assert printed == (HERE / "core" / "bits.txt").read_text()
-    run(executors, TSAN_OPTIONS="halt_on_error=1")
+    run(executors, "no-fork", TSAN_OPTIONS="halt_on_error=1")
     print("ThreadSanitizer: 8 threads of the pool, no race, the bits of the table")
 
 

@@ -92,7 +92,7 @@ def check(name, step):
             sys.exit(f"{name}: the baseline differs by {most}")
         rows.append(f"| {version} | baseline | sums differ by at most {most:.1g}, relative |")
         print("\n".join(rows))
-        run(*emulator, f"{folder}/executors")
+        run(*emulator, f"{folder}/executors", *(["no-fork"] if emulator else []))
         print(run(*emulator, f"{folder}/exhaustive", str(step)), end="", flush=True)
         return rows
 
