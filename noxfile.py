@@ -58,7 +58,7 @@ def tests(session):
 
 @nox.session(default=False)
 def long(session):
-    """The cases that the README's command leaves out: whole products, 100,000 generated calls."""
+    """The cases that the README's command leaves out: whole products, 20,000 generated calls."""
     session.install(".[test]")
     session.run("python", "-m", "pytest", "--long", *session.posargs)
 

@@ -36,12 +36,12 @@ def rng():
 
 settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
 settings.register_profile(
-    "long", max_examples=100_000 // len(kldiv_fast.available_isas()) + 1, deadline=None
+    "long", max_examples=20_000 // len(kldiv_fast.available_isas()) + 1, deadline=None
 )
 
 
 def pytest_addoption(parser):
-    text = "run what the plain run leaves out: tests marked long, and 100,000 generated calls"
+    text = "run what the plain run leaves out: tests marked long, and 20,000 generated calls"
     parser.addoption("--long", action="store_true", help=text)
 
 

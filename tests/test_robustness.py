@@ -271,6 +271,7 @@ helpers = set(os.listdir("/proc/self/task")) - before
 print(len(helpers), len(allowed), *(len(os.sched_getaffinity(int(i))) > 1 for i in helpers))
 """
     environment = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
+    environment["KLDIV_FAST_EXECUTOR"] = "pool"  # the other one's threads are OpenMP's
     bound = printed(SETUP + code, OMP_PROC_BIND="true", OMP_PLACES="cores", **environment)
     assert bound == "1 1 True"
     assert printed(SETUP + code, OMP_PROC_BIND="false", **environment).endswith(" True")
