@@ -579,7 +579,7 @@ def end_of(command, redirection, environment):
         command = f"{command} {redirection}"
         output = {}
     done = subprocess.run(
-        ["sh", "-c", command],
+        ["/bin/sh", "-c", command],
         **output,
         stderr=subprocess.PIPE,
         text=True,
@@ -626,7 +626,7 @@ def test_errors_that_nobody_reads(files, redirection):
         pytest.skip("no /dev/full")
     for arguments, expected in (("x.npy none.npy", 2), ("x.npy y.npy", 0)):
         done = subprocess.run(
-            ["sh", "-c", f"{shlex.join(COMMAND)} {arguments} {redirection}"],
+            ["/bin/sh", "-c", f"{shlex.join(COMMAND)} {arguments} {redirection}"],
             stdout=subprocess.PIPE,
             text=True,
             timeout=60,
