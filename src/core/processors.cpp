@@ -101,15 +101,10 @@ double find_quota() {
     return quota > 0 ? quota : smallest_quota("/sys/fs/cgroup/cpu", group_in(first));
 }
 
-double cpu_quota() {
-    static const double quota = find_quota();
-    return quota;
-}
-
 #else
 
 int in_affinity() { return static_cast<int>(std::thread::hardware_concurrency()); }
-double cpu_quota() { return 0; }
+double find_quota() { return 0; }
 
 #endif
 
@@ -119,6 +114,11 @@ bool asks_for_passive_waiting() {
     for (char &c : word) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     return word == "passive";
 }
+
+// Found when the library is loaded, not at a thread's first call: a fork meanwhile would leave the child waiting for the
+// end of what no thread of its own has begun.
+const double cpu_quota = find_quota();
+const bool spinning_is_free = !asks_for_passive_waiting() && cpu_quota == 0;
 
 std::atomic<bool> forked{false};
 
@@ -132,26 +132,20 @@ const int fork_handler_registered = pthread_atfork(nullptr, nullptr, remember_fo
 int processors() {
     int n = in_affinity();
     if (n < 1) n = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    const double quota = cpu_quota();
-    return quota > 0 ? std::max(1, std::min(n, static_cast<int>(quota + 0.999))) : n;
+    return cpu_quota > 0 ? std::max(1, std::min(n, static_cast<int>(cpu_quota + 0.999))) : n;
 }
 
 int thread_limit() {
 #if defined(_OPENMP)
     return omp_get_max_threads();
 #else
-    static const int asked = [] {
-        const char *text = std::getenv("OMP_NUM_THREADS");
-        return text != nullptr ? static_cast<int>(std::strtol(text, nullptr, 10)) : 0;
-    }();
-    return asked > 0 ? asked : processors();
+    const char *text = std::getenv("OMP_NUM_THREADS");
+    const long asked = text != nullptr ? std::strtol(text, nullptr, 10) : 0;
+    return asked > 0 ? static_cast<int>(std::min(asked, 4096L)) : processors();
 #endif
 }
 
-bool may_spin() {
-    static const bool may = !asks_for_passive_waiting() && cpu_quota() == 0;
-    return may;
-}
+bool may_spin() { return spinning_is_free; }
 
 void leave_callers_place() {
 #if defined(__linux__) && defined(_OPENMP)
