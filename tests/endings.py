@@ -139,6 +139,8 @@ sys.exit(8)
 EVERY = tuple(ENDINGS)
 # TensorFlow's own threads are gone in a forked child.
 WITHOUT_FORK = tuple(ending for ending in EVERY if ending != "fork")
+# faulthandler's own thread reads frames without the GIL, and doesn't survive one that is running Python's code.
+WITHOUT_WATCHDOG = tuple(ending for ending in EVERY if ending != "faulthandler's exit")
 # Up to Python 3.13, a daemon thread that comes back from one of PyTorch's or JAX's own operations at Python's end ends the
 # process (their frames may not be unwound), and PyTorch takes the ops of a library away before. The way from PyTorch into
 # the core is "by address".
@@ -174,7 +176,8 @@ def call():
     _core.rows("float32", true, pred, *t.shape, 1e-7, 0, 0, rows, 0, 0)
     return out[-1]
 """),
-    "command": Caller("""
+    "command": Caller(
+        """
 import io
 from kldiv_fast._cli import main
 sys.stdout = io.StringIO()  # Python itself doesn't survive a daemon thread that prints at its end
@@ -184,7 +187,9 @@ def call():
         raise KeyboardInterrupt
     return status
 call()  # imports parts of Python's library; a child forked meanwhile would wait for them for ever
-"""),
+""",
+        WITHOUT_WATCHDOG,
+    ),
     "torch": Caller(
         """
 import torch
