@@ -1,17 +1,20 @@
-/* kldiv.h: the contract of the core, in plain C. Everything outside src/core (the Python bindings, the Cython face)
- * talks to the core through this header only; the core knows neither Python nor NumPy.
+/* kldiv.h: the contract of the core, in plain C. Everything outside src/core (the Python bindings, the Cython face, the
+ * adapters) talks to the core through this header only; the core knows neither Python nor NumPy.
  *
  *     t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
- *     row = sum over the class axes of  t * log(t / p)          [nats]
+ *     row = scale * weight * the sum over the class axes of the operation's term of t and p      [nats, with a scale of 1]
  *
- * and its gradients, each element times its row's factor `upstream`; 0 where the clip is at work (beyond its bounds):
+ * and its gradients, each element times its row's `upstream`; 0 where the clip is at work (beyond its bounds). What an
+ * operation's term and slopes are is said in terms/: for KLDIV_KL
  *
- *     d row / d y_true = log(t / p) + 1      d row / d y_pred = -t / p
+ *     term = t * log(t / p)      d term / d y_true = log(t / p) + 1      d term / d y_pred = -t / p
  */
 #ifndef KLDIV_H
 #define KLDIV_H
 
 #include <stdint.h>
+
+#include "operations.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,68 +45,85 @@ typedef enum {
     KLDIV_NO_MEMORY = 2
 } kldiv_status;
 
-/* A base pointer and what the elements behind it are; the strides stand in kldiv_axis. */
-typedef struct {
-    const void *data;
-    kldiv_dtype dtype;
-    int swapped; /* non-zero: foreign byte order */
-} kldiv_array;
+/* The divergences: KLDIV_KL and so on, a row of operations.h each. */
+typedef enum {
+#define KLDIV_ROW(NAME, name, parameters) KLDIV_##NAME,
+    KLDIV_OPERATIONS(KLDIV_ROW)
+#undef KLDIV_ROW
+        KLDIV_OPERATION_COUNT
+} kldiv_operation;
 
-/* One axis of the loop nest: its extent and, in bytes, how far each operand moves along it (0: broadcast). */
+/* What an array is to a call. The first two are the inputs; the last three are written. */
+typedef enum {
+    KLDIV_Y_TRUE,
+    KLDIV_Y_PRED,
+    KLDIV_WEIGHT,      /* float32 or float64, native: factor of each row's value and gradients */
+    KLDIV_MASK,        /* bytes: where 0 the row counts as 0, its gradients too, and is not read */
+    KLDIV_UPSTREAM,    /* float32 or float64, native: factor of each row's gradients */
+    KLDIV_OUT,         /* float32 or float64: a value for each row; without it rows are added up */
+    KLDIV_GRAD_Y_TRUE, /* float32 or float64, both gradients alike */
+    KLDIV_GRAD_Y_PRED,
+    KLDIV_OPERANDS
+} kldiv_role;
+
+/* A base pointer (NULL: there is none) and what the elements behind it are; the strides stand in kldiv_axis. What the core
+ * writes must not overlap what it reads. */
+typedef struct {
+    void *data;
+    kldiv_dtype dtype;
+    int swapped; /* non-zero: foreign byte order; of the inputs alone */
+} kldiv_operand;
+
+/* One axis of the loop nest: its extent and, in bytes, how far each operand moves along it. 0: the same element again; a
+ * gradient that doesn't move is summed along the axis, in float64. Along class axes only inputs and gradients move. */
 typedef struct {
     int64_t extent;
-    int64_t y_true;
-    int64_t y_pred;
-    int64_t weight; /* batch axes only, as are the three below */
-    int64_t mask;
-    int64_t out;
-    int64_t upstream;
-    int64_t grad_y_true;
-    int64_t grad_y_pred;
+    int64_t strides[KLDIV_OPERANDS];
 } kldiv_axis;
+
+/* What a call is to do, whatever it is done to. KLDIV_DEFAULTS: kl as Keras has it. */
+typedef struct {
+    kldiv_operation operation;
+    int clip;       /* zero: no clip, the meaning of scipy.special.rel_entr and kl_div */
+    double epsilon; /* lower bound of the clip, in [0, 1) */
+    double beta;    /* KLDIV_JSD: the weight of y_true's side, in [0, 1]. At 0 it is KLDIV_KL, at 1 that of the swapped */
+    double scale;   /* of values and gradients: 1, or 1 / log(base) */
+    int num_threads;                  /* 0: the process-wide setting */
+    int (*poll)(void *, double done); /* called now and then by the calling thread alone, while no other is at work for
+                                         it, with the part that is done, 0 to 1; non-zero: stop. May be NULL */
+    void *poll_data;
+} kldiv_options;
+
+#define KLDIV_DEFAULTS {KLDIV_KL, 1, 1e-7, 0.5, 1, 0, 0, 0}
 
 /* The whole problem. Batch axes number the rows, class axes are summed over. Pointers are borrowed. */
 typedef struct {
     int batch_ndim;
     int class_ndim;
-    kldiv_axis batch[KLDIV_MAX_AXES];
-    kldiv_axis classes[KLDIV_MAX_AXES];
-    kldiv_array y_true;
-    kldiv_array y_pred;
-    kldiv_array weight;    /* float32 or float64, native byte order; data NULL: none */
-    const uint8_t *mask;   /* 0: the row counts as 0 and is not read; NULL: every row counts */
-    void *out;             /* one value for each row, or NULL: rows are added up instead */
-    kldiv_dtype out_dtype; /* float32 or float64 */
-    kldiv_array upstream; /* float32 or float64, native: factor of each row's gradients; a row of factor 0 has gradients
-                              of 0, whatever it holds. data NULL: 1 */
-    void *grad_y_true;    /* where to write a gradient, or NULL; an element for each of the loop nest's, none twice */
-    void *grad_y_pred;
-    kldiv_dtype grad_dtype;           /* float32 or float64, of both */
-    int clip;                         /* zero: no clip, the meaning of scipy.special.rel_entr */
-    double epsilon;                   /* lower bound of the clip, in [0, 1) */
-    int num_threads;                  /* 0: the process-wide setting */
-    int (*poll)(void *, double done); /* called now and then by the calling thread alone, while no other is at work for
-                                         it, with the part that is done, 0 to 1; non-zero: stop. May be NULL */
-    void *poll_data;
+    const kldiv_axis *axes; /* batch axes, then class axes: KLDIV_MAX_AXES in all */
+    kldiv_operand operands[KLDIV_OPERANDS];
+    kldiv_options options;
 } kldiv_problem;
 
-/* With `out`, write every (weighted, unmasked) row value there and leave *total untouched; without, write their sum.
- * With neither `out` nor `total`, only gradients are computed, which spares the logarithm where y_pred's alone is wanted.
- * Gradients come from the same pass over the inputs; they may not overlap them. The values have the same bits with and
- * without, if gradients are in the kernel's format and lie as the inputs do: `upstream` and gradients go on from one axis
- * to another, and gradients lie side by side along an axis, wherever both inputs do (_lie_alike in _gradient.py). */
+/* With KLDIV_OUT, write every row's value there and leave *total untouched; without, write their sum. With neither it nor
+ * `total`, only gradients are computed, which spares the logarithm where kl's y_pred alone is wanted. The values have the
+ * same bits with and without gradients, whatever the gradients' layout. */
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total);
 
 /* kldiv_run for C-contiguous rows of native elements of a kernel dtype. `out` (rows), `upstream` (rows) and the gradients
  * (rows x classes) are C-contiguous and float64 for float64, else float32; each may be NULL (upstream: ones). */
-kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
-                        int clip, double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
-                        void *poll_data, void *out, void *grad_y_true, void *grad_y_pred);
+kldiv_status kldiv_rows(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
+                        int64_t rows, int64_t classes, const void *upstream, void *out, void *grad_y_true,
+                        void *grad_y_pred);
 
 /* The sum over two C-contiguous arrays of n native elements of a kernel dtype: what kldiv_run does for the plainest
  * problem, without its set-up. Same bits. */
-kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
-                        int num_threads, int (*poll)(void *, double), void *poll_data, double *total);
+kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n,
+                        double *total);
+
+/* The table's rows: the i-th name, or NULL past the end, and the names of its parameters, by commas. */
+const char *kldiv_operation_name(int i);
+const char *kldiv_operation_parameters(int i);
 
 /* Implementations that this machine can run, best first: the i-th name, or NULL past the end. */
 const char *kldiv_isa_name(int i);
