@@ -57,14 +57,54 @@ void pack_row(const char *src, int64_t stride, int64_t n, Target *dst) {
         for (int64_t i = 0; i < n; ++i) dst[i] = element(src + i * stride);
 }
 
+// ---- Columns of elements side by side, on their way to rows: a square of 16 bytes' elements at a time ----
+
+template <class Source, class Target>
+constexpr int kSquare = 1;  // elements along a side; 1: no squares
+
+#if defined(KLDIV_STREAMS)
+template <>
+constexpr int kSquare<float, float> = 4;
+template <>
+constexpr int kSquare<double, double> = 2;
+
+inline void turn_square(const char *src, int64_t col_stride, float *dst, int64_t cols) {
+    __m128 column[4];
+    for (int c = 0; c < 4; ++c) column[c] = _mm_loadu_ps(reinterpret_cast<const float *>(src + c * col_stride));
+    _MM_TRANSPOSE4_PS(column[0], column[1], column[2], column[3]);
+    for (int r = 0; r < 4; ++r) _mm_storeu_ps(dst + r * cols, column[r]);
+}
+
+inline void turn_square(const char *src, int64_t col_stride, double *dst, int64_t cols) {
+    const __m128d first = _mm_loadu_pd(reinterpret_cast<const double *>(src)),
+                  second = _mm_loadu_pd(reinterpret_cast<const double *>(src + col_stride));
+    _mm_storeu_pd(dst, _mm_unpacklo_pd(first, second));
+    _mm_storeu_pd(dst + cols, _mm_unpackhi_pd(first, second));
+}
+#endif
+
+template <class Source, class Target, bool Swapped>
+void pack_columns(const Grid &grid, Target *dst) {
+    constexpr int side = Swapped ? 1 : kSquare<Source, Target>;
+    int64_t c = 0;
+    if constexpr (side > 1) {
+        if (grid.row_stride == sizeof(Source) && grid.rows % side == 0)
+            for (; c + side <= grid.cols; c += side)
+                for (int64_t r = 0; r < grid.rows; r += side)
+                    turn_square(grid.data + r * grid.row_stride + c * grid.col_stride, grid.col_stride,
+                                dst + r * grid.cols + c, grid.cols);
+    }
+    for (; c < grid.cols; ++c)
+        for (int64_t r = 0; r < grid.rows; ++r) {
+            const char *at = grid.data + r * grid.row_stride + c * grid.col_stride;
+            dst[r * grid.cols + c] = static_cast<Target>(read<Source, Swapped>(at));
+        }
+}
+
 template <class Source, class Target, bool Swapped>
 void pack_grid(const Grid &grid, Target *dst) {
     if (runs_down(grid.row_stride, grid.col_stride)) {
-        for (int64_t c = 0; c < grid.cols; ++c)
-            for (int64_t r = 0; r < grid.rows; ++r) {
-                const char *at = grid.data + r * grid.row_stride + c * grid.col_stride;
-                dst[r * grid.cols + c] = static_cast<Target>(read<Source, Swapped>(at));
-            }
+        pack_columns<Source, Target, Swapped>(grid, dst);
     } else if (grid.row_stride == grid.cols * grid.col_stride) {
         pack_row<Source, Target, Swapped>(grid.data, grid.col_stride, grid.rows * grid.cols, dst);
     } else if (grid.row_stride == 0) {

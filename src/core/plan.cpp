@@ -17,7 +17,7 @@ constexpr int64_t kLargeBlock = 128 * 1024;
 constexpr int64_t kTasksInSmall = 64;
 constexpr int64_t kMaxTasks = 4096;
 constexpr int64_t kPacked = 512;      // elements in a tile that is packed: memory and kernel take short turns
-constexpr int64_t kCrossedCols = 32;  // columns of a tile that is transposed while it is packed, and twice as many rows
+constexpr int64_t kCrossedCols = 64;  // columns of a tile that is transposed while it is packed, and half as many rows
 constexpr int64_t kPackedColumns = 1024;  // columns of a tile that is packed in column mode
 // Gradients of more bytes than this are written past the caches, which spares reading what is overwritten. (From 16 MB on
 // a loop that only copies gains a sixth by it, though a last-level cache of 32 MB could hold them.)
