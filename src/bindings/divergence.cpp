@@ -12,6 +12,7 @@
 #include "arguments.hpp"
 #include "arrays.hpp"
 #include "core_call.hpp"
+#include "lists.hpp"
 #include "weights.hpp"
 
 namespace py = pybind11;
@@ -27,6 +28,7 @@ struct Call {
     Arguments arguments;
     Reduction reduction = Reduction::kMean;
     const Fields *inputs[2] = {};  // y_true, y_pred
+    py::object made[2];            // of them, those that came as lists
     kldiv_dtype result = KLDIV_FLOAT32;
     kldiv_problem problem;  // operands and options; its axes are below
 
@@ -47,19 +49,39 @@ struct Call {
 
 // ---- What comes in ----
 
+bool read_input(Call &call, int side) {
+    PyObject *object = call.arguments.values[side];
+    if (!arrays::is_array(object)) return false;
+    const Fields &array = arrays::fields(object);
+    kldiv_operand &operand = call.problem.operands[side];
+    if (!arrays::read_kernel_dtype(array, operand.dtype)) return false;
+    operand.data = array.data;
+    operand.swapped = 0;
+    call.inputs[side] = &array;
+    return true;
+}
+
+bool read_list(Call &call, int side, bool wide) {
+    PyObject *&object = call.arguments.values[side];
+    call.made[side] = array_of_list(call.function, object, wide);
+    if (!call.made[side]) return false;
+    object = call.made[side].ptr();
+    return read_input(call, side);
+}
+
+// A list as y_pred is float64; as y_true it is of y_pred's dtype, as in Keras.
 bool read_inputs(Call &call) {
-    bool wide = false;
-    for (int side : {KLDIV_Y_TRUE, KLDIV_Y_PRED}) {
-        PyObject *object = call.arguments.values[side];
-        if (!arrays::is_array(object)) return false;
-        const Fields &array = arrays::fields(object);
-        kldiv_operand &operand = call.problem.operands[side];
-        if (!arrays::read_kernel_dtype(array, operand.dtype)) return false;
-        operand.data = array.data;
-        operand.swapped = 0;
-        call.inputs[side] = &array;
-        wide = wide || operand.dtype == KLDIV_FLOAT64;
+    const kldiv_operand *operands = call.problem.operands;
+    const bool pred_is_list = is_list(call.arguments[kYPred]);
+    if (!(pred_is_list ? read_list(call, KLDIV_Y_PRED, true) : read_input(call, KLDIV_Y_PRED))) return false;
+    const bool pred_is_wide = operands[KLDIV_Y_PRED].dtype == KLDIV_FLOAT64;
+    if (is_list(call.arguments[kYTrue])) {
+        if (!pred_is_wide && operands[KLDIV_Y_PRED].dtype != KLDIV_FLOAT32) return false;
+        if (!read_list(call, KLDIV_Y_TRUE, pred_is_wide)) return false;
+    } else if (!read_input(call, KLDIV_Y_TRUE)) {
+        return false;
     }
+    const bool wide = pred_is_wide || operands[KLDIV_Y_TRUE].dtype == KLDIV_FLOAT64;
     call.result = wide ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     return true;
 }
@@ -295,13 +317,11 @@ struct Results {
     int count = 0;            // of gradients
 };
 
-bool is_sequence(PyObject *object) { return PyTuple_CheckExact(object) || PyList_CheckExact(object); }
-
 bool read_wrt(const Call &call, Results &results) {
     PyObject *wrt = call.arguments[kWrt];
     PyObject *const *names = call.function.names;
     if (wrt == nullptr) wrt = names[KLDIV_Y_PRED];
-    results.in_a_tuple = is_sequence(wrt);
+    results.in_a_tuple = is_list(wrt);
     const Py_ssize_t count = results.in_a_tuple ? PySequence_Fast_GET_SIZE(wrt) : 1;
     if (count < 1 || count > 2) return false;
     for (Py_ssize_t i = 0; i < count; ++i) {
@@ -314,7 +334,7 @@ bool read_wrt(const Call &call, Results &results) {
 }
 
 bool read_gradients_out(PyObject *out, Results &results) {
-    if (results.in_a_tuple != is_sequence(out)) return false;
+    if (results.in_a_tuple != is_list(out)) return false;
     if (!results.in_a_tuple) {
         results.gradients[results.order[0]] = py::reinterpret_borrow<py::object>(out);
         return true;
@@ -333,8 +353,8 @@ bool read_out(const Call &call, Results &results) {
         results.rows = py::reinterpret_borrow<py::object>(out);
         return call.wants_rows();
     }
-    const bool is_pair = is_sequence(out) && PySequence_Fast_GET_SIZE(out) == 2 &&
-                         (!results.in_a_tuple || is_sequence(PySequence_Fast_GET_ITEM(out, 1)));
+    const bool is_pair = is_list(out) && PySequence_Fast_GET_SIZE(out) == 2 &&
+                         (!results.in_a_tuple || is_list(PySequence_Fast_GET_ITEM(out, 1)));
     if (!is_pair) return read_gradients_out(out, results);
     results.rows = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(out, 0));
     return call.wants_rows() && read_gradients_out(PySequence_Fast_GET_ITEM(out, 1), results);
