@@ -11,26 +11,29 @@ namespace {
 
 constexpr int64_t kRows = 2048, kClasses = 10, kElements = kRows * kClasses;
 
-// Value and y_pred's gradient, by the row.
-void rows_and_gradient(const void *t, const void *p, kldiv_dtype dtype, int64_t classes, void *out, void *grad) {
-    kldiv_rows(dtype, t, p, kElements / classes, classes, 1, 1e-7, nullptr, 1, nullptr, nullptr, out, nullptr, grad);
+kldiv_options one_thread() {
+    kldiv_options options = KLDIV_DEFAULTS;
+    options.num_threads = 1;
+    return options;
 }
 
-kldiv_problem problem_over(const void *t, const void *p, kldiv_dtype dtype, int64_t size, void *out, bool down) {
-    kldiv_problem problem{};
-    const kldiv_axis rows = {kRows, kClasses * size, kClasses * size, 0, 0, down ? 0 : 8};
-    const kldiv_axis classes = {kClasses, size, size, 0, 0, down ? 8 : 0};
-    problem.batch_ndim = problem.class_ndim = 1;
-    problem.batch[0] = down ? classes : rows;
-    problem.classes[0] = down ? rows : classes;
-    problem.y_true = {t, dtype, 0};
-    problem.y_pred = {p, dtype, 0};
-    problem.out = out;
-    problem.out_dtype = KLDIV_FLOAT64;
-    problem.clip = 1;
-    problem.epsilon = 1e-7;
-    problem.num_threads = 1;
-    return problem;
+// Value and y_pred's gradient, by the row.
+void rows_and_gradient(const void *t, const void *p, kldiv_dtype dtype, int64_t classes, void *out, void *grad) {
+    const kldiv_options options = one_thread();
+    kldiv_rows(&options, dtype, t, p, kElements / classes, classes, nullptr, out, nullptr, grad);
+}
+
+// The values of rows, or `down` the same memory's columns.
+void rows_alone(char *t, char *p, kldiv_dtype dtype, int64_t size, double *out, bool down) {
+    const int64_t row = kClasses * size;
+    const kldiv_axis rows = {kRows, {row, row}}, classes = {kClasses, {size, size}};
+    kldiv_axis axes[2] = {down ? classes : rows, down ? rows : classes};
+    kldiv_problem problem = {1, 1, axes, {}, one_thread()};
+    problem.operands[KLDIV_Y_TRUE] = {t, dtype, 0};
+    problem.operands[KLDIV_Y_PRED] = {p, dtype, 0};
+    problem.operands[KLDIV_OUT] = {out, KLDIV_FLOAT64, 0};
+    axes[0].strides[KLDIV_OUT] = 8;
+    kldiv_run(&problem, nullptr);
 }
 
 }  // namespace
@@ -59,15 +62,14 @@ int main(int, char **argv) {
     double total = 0;
     for (int i = 0; i < repeats; ++i) {
         if (std::strcmp(operation, "stream") == 0) {
-            kldiv_flat(dtype, t.data(), p.data(), kElements, 1e-7, 1, nullptr, nullptr, &total);
+            const kldiv_options options = one_thread();
+            kldiv_flat(&options, dtype, t.data(), p.data(), kElements, &total);
         } else if (std::strcmp(operation, "gradient") == 0) {
             rows_and_gradient(t.data(), p.data(), dtype, kElements / 20, out.data(), grad.data());
         } else if (std::strcmp(operation, "narrow-gradient") == 0) {
             rows_and_gradient(t.data(), p.data(), dtype, kClasses, out.data(), grad.data());
         } else {
-            const bool down = std::strcmp(operation, "columns") == 0;
-            const kldiv_problem problem = problem_over(t.data(), p.data(), dtype, size, out.data(), down);
-            kldiv_run(&problem, &total);
+            rows_alone(t.data(), p.data(), dtype, size, out.data(), std::strcmp(operation, "columns") == 0);
             total = out[0];
         }
     }

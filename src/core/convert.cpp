@@ -78,7 +78,7 @@ void pack_grid(const Grid &grid, Target *dst) {
 }
 
 template <class Source>
-void pack_from(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst) {
+void pack_from(const kldiv_operand &source, const Grid &grid, kldiv_dtype to, void *dst) {
     if (to == KLDIV_FLOAT32) {
         float *target = static_cast<float *>(dst);
         source.swapped ? pack_grid<Source, float, true>(grid, target) : pack_grid<Source, float, false>(grid, target);
@@ -89,7 +89,7 @@ void pack_from(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void
 }
 
 template <class Source, class Target>
-void unpack_grid(const void *src, const MutableGrid &grid) {
+void unpack_grid(const void *src, const Grid &grid) {
     const Source *from = static_cast<const Source *>(src);
     for (int64_t r = 0; r < grid.rows; ++r, from += grid.cols) {
         char *row = grid.data + r * grid.row_stride;
@@ -120,7 +120,7 @@ int64_t item_size(kldiv_dtype dtype) {
     return sizes[dtype];
 }
 
-void pack(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst) {
+void pack(const kldiv_operand &source, const Grid &grid, kldiv_dtype to, void *dst) {
     switch (source.dtype) {
         case KLDIV_FLOAT32: return pack_from<float>(source, grid, to, dst);
         case KLDIV_FLOAT64: return pack_from<double>(source, grid, to, dst);
@@ -138,14 +138,14 @@ void pack(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst
     }
 }
 
-void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const MutableGrid &grid) {
+void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const Grid &grid) {
     if (from == KLDIV_FLOAT32)
         to == KLDIV_FLOAT32 ? unpack_grid<float, float>(src, grid) : unpack_grid<float, double>(src, grid);
     else
         to == KLDIV_FLOAT32 ? unpack_grid<double, float>(src, grid) : unpack_grid<double, double>(src, grid);
 }
 
-void stream(const void *src, int64_t size, const MutableGrid &grid) {
+void stream(const void *src, int64_t size, const Grid &grid) {
     const char *from = static_cast<const char *>(src);
     const int64_t row_bytes = grid.cols * size;
     if (grid.row_stride == row_bytes) return stream_bytes(grid.data, from, grid.rows * row_bytes);

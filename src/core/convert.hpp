@@ -12,7 +12,7 @@ int64_t item_size(kldiv_dtype dtype);
 
 // A grid of elements somewhere in memory; strides in bytes, of any size and sign.
 struct Grid {
-    const char *data;
+    char *data;
     int64_t rows, row_stride;
     int64_t cols, col_stride;
 };
@@ -23,19 +23,13 @@ inline bool runs_down(int64_t row_stride, int64_t col_stride) {
 }
 
 // The grid's elements of `source.dtype`, row after row, into side-by-side float32 or float64 at dst.
-void pack(const kldiv_array &source, const Grid &grid, kldiv_dtype to, void *dst);
-
-struct MutableGrid {
-    char *data;
-    int64_t rows, row_stride;
-    int64_t cols, col_stride;
-};
+void pack(const kldiv_operand &source, const Grid &grid, kldiv_dtype to, void *dst);
 
 // The way back: row after row of side-by-side elements, float32 or float64 both `from` and `to`, into the grid.
-void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const MutableGrid &grid);
+void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const Grid &grid);
 
 // The same for a grid of elements side by side and of one size in both places, past the caches where the processor can.
-void stream(const void *src, int64_t size, const MutableGrid &grid);
+void stream(const void *src, int64_t size, const Grid &grid);
 // After the last of them, before another thread may read.
 void end_streams();
 

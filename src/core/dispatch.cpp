@@ -12,22 +12,18 @@
 
 namespace kldiv {
 
-#if defined(KLDIV_HAS_AVX512)
-extern const Kernels kernels_avx512;
-#endif
-#if defined(KLDIV_HAS_AVX2)
-extern const Kernels kernels_avx2;
-#endif
-#if defined(KLDIV_HAS_NEON)
-extern const Kernels kernels_neon;
-#endif
-extern const Kernels kernels_scalar;
+// What the objects of kernel.cpp export.
+#define KLDIV_DECLARE(isa, name) extern const Kernels kernels_##isa##_##name;
+#define KLDIV_ROW(NAME, name, parameters)                                                            \
+    KLDIV_DECLARE(avx512, name) KLDIV_DECLARE(avx2, name) KLDIV_DECLARE(neon, name) KLDIV_DECLARE(scalar, name)
+KLDIV_OPERATIONS(KLDIV_ROW)
+#undef KLDIV_ROW
 
 namespace {
 
 struct Implementation {
     const char *name;
-    const Kernels *kernels;
+    const Kernels *kernels[KLDIV_OPERATION_COUNT];
     bool (*supported)();
 };
 
@@ -35,15 +31,23 @@ bool always() { return true; }
 
 constexpr Implementation kImplementations[] = {
 #if defined(KLDIV_HAS_AVX512)
-    {"avx512", &kernels_avx512, has_x86_64_v4},
+#define KLDIV_ROW(NAME, name, parameters) &kernels_avx512_##name,
+    {"avx512", {KLDIV_OPERATIONS(KLDIV_ROW)}, has_x86_64_v4},
+#undef KLDIV_ROW
 #endif
 #if defined(KLDIV_HAS_AVX2)
-    {"avx2", &kernels_avx2, has_x86_64_v3},
+#define KLDIV_ROW(NAME, name, parameters) &kernels_avx2_##name,
+    {"avx2", {KLDIV_OPERATIONS(KLDIV_ROW)}, has_x86_64_v3},
+#undef KLDIV_ROW
 #endif
 #if defined(KLDIV_HAS_NEON)
-    {"neon", &kernels_neon, always},
+#define KLDIV_ROW(NAME, name, parameters) &kernels_neon_##name,
+    {"neon", {KLDIV_OPERATIONS(KLDIV_ROW)}, always},
+#undef KLDIV_ROW
 #endif
-    {"baseline", &kernels_scalar, always},
+#define KLDIV_ROW(NAME, name, parameters) &kernels_scalar_##name,
+    {"baseline", {KLDIV_OPERATIONS(KLDIV_ROW)}, always},
+#undef KLDIV_ROW
 };
 
 const Implementation *supported(int i) {
@@ -56,7 +60,9 @@ std::atomic<const Implementation *> current{supported(0)};
 
 }  // namespace
 
-const Kernels &current_kernels() { return *current.load(std::memory_order_relaxed)->kernels; }
+const Kernels &current_kernels(kldiv_operation operation) {
+    return *current.load(std::memory_order_relaxed)->kernels[operation];
+}
 
 }  // namespace kldiv
 

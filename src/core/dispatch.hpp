@@ -4,7 +4,7 @@
 
 namespace kldiv {
 
-// The kernels in use: the best that this machine can run, until kldiv_select_isa names another.
-const Kernels &current_kernels();
+// An operation's kernels in use: the best that this machine can run, until kldiv_select_isa names others.
+const Kernels &current_kernels(kldiv_operation operation);
 
 }  // namespace kldiv

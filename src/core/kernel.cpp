@@ -1,6 +1,8 @@
-// The loops, written once and compiled once for each ISA: CMake defines KLDIV_ISA (avx512, avx2, neon, scalar) and the
-// matching flags. Everything here but the one exported table has internal linkage, and nothing comes from std::, so
-// that no function compiled for a newer machine can be picked by the linker for an older one.
+// The loops, written once and compiled once for each operation on each ISA: CMake defines KLDIV_OPERATION (a file of
+// terms/), KLDIV_ISA (one of simd/) and the matching flags. An object for each, so that the compiler's limits of inlining
+// and the bits of one operation know nothing of the others. Everything here but the one exported table has internal linkage,
+// and nothing comes from std::, so that no function compiled for a newer machine can be picked by the linker for an older
+// one.
 #include "kernel.hpp"
 
 #define KLDIV_STRING_(x) #x
@@ -8,39 +10,52 @@
 // clang-format off: the order matters, and so do the spaces that are not there
 #include KLDIV_STRING(simd/KLDIV_ISA.hpp)
 #include "math/log_ratio.hpp"
+#include KLDIV_STRING(terms/KLDIV_OPERATION.hpp)
 #include "loops/loads.hpp"
-#include "loops/sums.hpp"
-#include "loops/gradients.hpp"
+#include "loops/separable.hpp"
 // clang-format on
 
 namespace kldiv {
 namespace {
 
-template <bool General, class Load>
-constexpr Operations operations() {
-    return {Sums<Load, General>::row_sums,
-            Sums<Load, General>::column_sums,
-            {Gradients<Load, General, Wanted::y_pred_alone>::row_gradients,
-             Gradients<Load, General, Wanted::y_pred>::row_gradients,
-             Gradients<Load, General, Wanted::y_true>::row_gradients,
-             Gradients<Load, General, Wanted::both>::row_gradients},
-            {Gradients<Load, General, Wanted::y_pred_alone>::column_gradients,
-             Gradients<Load, General, Wanted::y_pred>::column_gradients,
-             Gradients<Load, General, Wanted::y_true>::column_gradients,
-             Gradients<Load, General, Wanted::both>::column_gradients}};
+template <class Load, bool General, Wanted wanted>
+using Loops = Separable<Term, Load, General, wanted>;
+
+template <class Load, bool General>
+constexpr auto row_gradients_alone() {
+    if constexpr (Term::kPredNeedsNoSum)
+        return Loops<Load, General, Wanted::pred_alone>::row_gradients;
+    else
+        return Loops<Load, General, Wanted::pred>::row_gradients;
+}
+
+template <class Load, bool General>
+constexpr auto column_gradients() {
+    if constexpr (Load::size >= 4)
+        return Loops<Load, General, Wanted::both>::column_gradients;
+    else
+        return nullptr;
+}
+
+template <class Load, bool General>
+constexpr Functions functions() {
+    return {Loops<Load, General, Wanted::none>::row_sums,
+            Loops<Load, General, Wanted::none>::column_sums,
+            {row_gradients_alone<Load, General>(), Loops<Load, General, Wanted::pred>::row_gradients,
+             Loops<Load, General, Wanted::both>::row_gradients},
+            column_gradients<Load, General>()};
 }
 
 }  // namespace
 
-#define KLDIV_TABLE_(isa) kernels_##isa
-#define KLDIV_TABLE(isa) KLDIV_TABLE_(isa)
-extern const Kernels KLDIV_TABLE(KLDIV_ISA);
+#define KLDIV_TABLE_(isa, operation) kernels_##isa##_##operation
+#define KLDIV_TABLE(isa, operation) KLDIV_TABLE_(isa, operation)
+extern const Kernels KLDIV_TABLE(KLDIV_ISA, KLDIV_OPERATION);
 // In the order of kldiv_dtype: float32, float64, float16, bfloat16.
-constexpr Kernels KLDIV_TABLE(KLDIV_ISA) = {
-    {operations<false, LoadF32>(), operations<false, LoadF64>(), operations<false, LoadF16>(),
-     operations<false, LoadBF16>()},
-    {operations<true, LoadF32>(), operations<true, LoadF64>(), operations<true, LoadF16>(),
-     operations<true, LoadBF16>()},
+constexpr Kernels KLDIV_TABLE(KLDIV_ISA, KLDIV_OPERATION) = {
+    {functions<LoadF32, false>(), functions<LoadF64, false>(), functions<LoadF16, false>(),
+     functions<LoadBF16, false>()},
+    {functions<LoadF32, true>(), functions<LoadF64, true>(), functions<LoadF16, true>(), functions<LoadBF16, true>()},
 };
 
 }  // namespace kldiv

@@ -1,4 +1,5 @@
-// The table that each ISA's object exports: operation x dtype. Included by kernel.cpp, dispatch and kldiv.cpp.
+// The tables that the kernels' objects export, one for each operation on each ISA. Included by kernel.cpp, dispatch, plan
+// and task.
 #pragma once
 #include <cstdint>
 
@@ -19,7 +20,7 @@ struct Tile {
 };
 
 // Where a tile's gradients go: rows of elements side by side, in the format that the kernel computes in (float64 for
-// float64, else float32). A pointer may be null where the operation doesn't want that gradient.
+// float64, else float32). A pointer may be null where the function doesn't want that gradient.
 struct GradientTile {
     char *t;  // with respect to y_true
     char *p;
@@ -28,40 +29,44 @@ struct GradientTile {
     const void *factors;  // in the same format: one for each row, in column_gradients one for each column
 };
 
-// Which gradients, and whether the sums too. (y_true's gradient holds the logarithm, which is all that a sum costs.)
-enum class Wanted { y_pred_alone, y_pred, y_true, both };
-constexpr int kWanted = 4;
+// What is written beside the sums. y_true's gradient alone is `both` with a null pointer for y_pred's.
+enum class Wanted { pred_alone, pred, both, none };
+constexpr int kWanted = 3;  // of them gradients
 
-struct Clip {
-    double low;
+struct Parameters {
+    double low;  // the clip's bounds
     double high;
+    double beta;
 };
 
 // Columns that column_sums takes at once: a row of 16 KiB is enough for the prefetchers (at 4 KiB memory is half as
 // fast), and the sums stay in the second-level cache.
 constexpr int64_t kColumns = 4096;
 
-struct Operations {
+struct Functions {
     // sums[r] = the sum of row r
-    void (*row_sums)(const Tile &, Clip, double *sums);
+    void (*row_sums)(const Tile &, const Parameters &, double *sums);
     // sums[c] += the sum of column c, for at most kColumns columns
-    void (*column_sums)(const Tile &, Clip, double *sums);
-    // The same with gradients, by Wanted; of y_pred alone, no sum is computed (row_gradients writes 0).
-    // column_gradients reads factors in whole vectors: 64 bytes more than there are columns.
-    void (*row_gradients[kWanted])(const Tile &, Clip, const GradientTile &, double *sums);
-    void (*column_gradients[kWanted])(const Tile &, Clip, const GradientTile &, double *sums);
+    void (*column_sums)(const Tile &, const Parameters &, double *sums);
+    // The same with gradients, by Wanted. pred_alone need not compute a sum (row_gradients writes 0 then).
+    void (*row_gradients[kWanted])(const Tile &, const Parameters &, const GradientTile &, double *sums);
+    // Reads factors in whole vectors: 64 bytes more than there are columns. nullptr for the 16-bit dtypes, whose elements
+    // come to that of float32 by way of a tile.
+    void (*column_gradients)(const Tile &, const Parameters &, const GradientTile &, double *sums);
 };
 
 // Kernel dtypes are the first four of kldiv_dtype, and index these tables.
 constexpr int kKernelDtypes = 4;
 
 struct Kernels {
-    Operations clipped[kKernelDtypes];  // needs a clip whose lower bound is a normal number
-    Operations general[kKernelDtypes];  // takes anything; the meaning of scipy.special.rel_entr
+    Functions clipped[kKernelDtypes];  // needs a clip whose lower bound is a normal number
+    Functions general[kKernelDtypes];  // takes anything
 };
 
 // A row is the sum, in order, of segments of this many elements: what is split or packed at multiples of it has the
 // same bits as what is read in one go.
 constexpr int64_t kSegment = 512;
+// A column's terms are added in their own format for as many rows as a lane takes from a segment, then as doubles.
+constexpr int64_t kRowsInTerms = 32;
 
 }  // namespace kldiv

@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "arithmetic.hpp"
 #include "convert.hpp"
 #include "executor.hpp"
+#include "operations.hpp"
+#include "passes.hpp"
 #include "plan.hpp"
 #include "task.hpp"
 
@@ -65,28 +69,84 @@ kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double &total)
     return KLDIV_OK;
 }
 
-kldiv_status run_plan(Plan &plan, int requested, Poll &poll, double *total) {
+kldiv_status run_plan(Plan &plan, double *total) {
+    Poll poll(plan.options.poll, plan.options.poll_data);
+    const int threads = plan.options.num_threads;
     double sum = 0;
     const kldiv_status status =
-        plan.pieces > 1 ? run_in_pieces(plan, requested, poll, sum) : run_whole_rows(plan, requested, poll, sum);
-    if (status == KLDIV_OK && total != nullptr) *total = sum;
+        plan.pieces > 1 ? run_in_pieces(plan, threads, poll, sum) : run_whole_rows(plan, threads, poll, sum);
+    if (status == KLDIV_OK && total != nullptr) *total = sum * plan.options.scale;
     return status;
 }
 
+// ---- Passes: one, if the gradients can come beside the values ----
+
+bool is_wanted(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
+
+kldiv_problem without(kldiv_problem problem, std::initializer_list<kldiv_role> roles) {
+    for (const kldiv_role role : roles) problem.operands[role].data = nullptr;
+    return problem;
+}
+
+kldiv_status run_once(const kldiv_problem &problem, double *total) {
+    Plan plan = make_plan(problem, is_wanted(problem, KLDIV_OUT) || total != nullptr);
+    return run_plan(plan, total);
+}
+
+kldiv_status run_gradient(const kldiv_problem &problem) { return run_once(problem, nullptr); }
+
+kldiv_status run_passes(const kldiv_problem &problem, double *total) {
+    const bool values = is_wanted(problem, KLDIV_OUT) || total != nullptr;
+    const bool sums = is_summed(problem, KLDIV_GRAD_Y_TRUE) || is_summed(problem, KLDIV_GRAD_Y_PRED);
+    if (!sums && (!values || gradients_follow_inputs(problem))) return run_once(problem, total);
+    kldiv_status status = KLDIV_OK;
+    if (values) status = run_once(without(problem, {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}), total);
+    if (status == KLDIV_OK && !sums) return run_gradient(without(problem, {KLDIV_OUT}));
+    for (const kldiv_role grad : {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}) {
+        if (status != KLDIV_OK || !is_wanted(problem, grad)) continue;
+        const kldiv_role other = grad == KLDIV_GRAD_Y_TRUE ? KLDIV_GRAD_Y_PRED : KLDIV_GRAD_Y_TRUE;
+        const kldiv_problem alone = without(problem, {KLDIV_OUT, other});
+        status = is_summed(problem, grad) ? sum_gradient(alone, grad, run_gradient) : run_gradient(alone);
+    }
+    return status;
+}
+
+// ---- What is no work ----
+
 // No classes: every row is the empty sum.
-void run_empty(const kldiv_problem &problem) {
-    Nest batch;
-    for (int i = 0; i < problem.batch_ndim; ++i) batch.push(problem.batch[i]);
-    for (int64_t row = 0, rows = batch.size(); row < rows && problem.out != nullptr; ++row) {
+void write_zeros(const kldiv_problem &problem, int ndim, kldiv_role role) {
+    if (!is_wanted(problem, role)) return;
+    Nest nest;
+    for (int i = 0; i < ndim; ++i) nest.push(relevant(problem.axes[i], problem.operands));
+    const int64_t size = item_size(problem.operands[role].dtype);
+    for (int64_t i = 0, n = nest.size(); i < n; ++i) {
         Cursor at{};
-        at.out = static_cast<char *>(problem.out);
-        at.seek(batch, row);
-        std::memset(at.out, 0, item_size(problem.out_dtype));
+        at.at[role] = static_cast<char *>(problem.operands[role].data);
+        at.seek(nest, i);
+        std::memset(at.at[role], 0, size);
     }
 }
 
 bool has_empty_axis(const kldiv_axis *axes, int ndim) {
     return std::any_of(axes, axes + ndim, [](const kldiv_axis &axis) { return axis.extent == 0; });
+}
+
+// ---- Operations that are others at their parameters' ends ----
+
+constexpr std::pair<kldiv_role, kldiv_role> kSides[] = {{KLDIV_Y_TRUE, KLDIV_Y_PRED},
+                                                        {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}};
+
+kldiv_status run_limit(kldiv_problem problem, const Limit &limit, double *total) {
+    Nest axes;
+    for (int i = 0; i < problem.batch_ndim + problem.class_ndim; ++i) axes.push(problem.axes[i]);
+    problem.options.operation = limit.operation;
+    problem.axes = axes.axes;
+    for (const auto &[a, b] : kSides) {
+        if (!limit.swapped) break;
+        std::swap(problem.operands[a], problem.operands[b]);
+        for (int i = 0; i < axes.ndim; ++i) std::swap(axes.axes[i].strides[a], axes.axes[i].strides[b]);
+    }
+    return run_passes(problem, total);
 }
 
 }  // namespace
@@ -96,52 +156,57 @@ using namespace kldiv;
 
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
     const PlainArithmetic plain;
-    const bool no_rows = has_empty_axis(problem->batch, problem->batch_ndim);
-    if (no_rows || has_empty_axis(problem->classes, problem->class_ndim)) {
-        if (!no_rows) run_empty(*problem);
+    const int ndim = problem->batch_ndim + problem->class_ndim;
+    if (has_empty_axis(problem->axes, ndim)) {
+        write_zeros(*problem, problem->batch_ndim, KLDIV_OUT);
+        write_zeros(*problem, ndim, KLDIV_GRAD_Y_TRUE);
+        write_zeros(*problem, ndim, KLDIV_GRAD_Y_PRED);
         if (total != nullptr) *total = 0;
         return KLDIV_OK;
     }
-    Plan plan = make_plan(*problem, problem->out != nullptr || total != nullptr);
-    Poll poll(problem->poll, problem->poll_data);
-    return run_plan(plan, problem->num_threads, poll, total);
+    const Limit limit = limit_of(problem->options);
+    if (limit.operation != problem->options.operation) return run_limit(*problem, limit, total);
+    return run_passes(*problem, total);
 }
 
-kldiv_status kldiv_flat(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon,
-                        int num_threads, int (*poll)(void *, double), void *poll_data, double *total) {
+kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n,
+                        double *total) {
     const PlainArithmetic plain;
+    kldiv_options actual = *options;
+    const Limit limit = limit_of(actual);
+    actual.operation = limit.operation;
+    if (limit.swapped) std::swap(y_true, y_pred);
     if (n <= kSmallBlock) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
-        choose_operations(1, epsilon, dtype).row_sums(tile, choose_clip(1, epsilon), total);
+        choose_functions(actual, dtype).row_sums(tile, choose_parameters(actual), total);
+        *total *= actual.scale;
         return KLDIV_OK;
     }
-    Plan plan = make_flat_plan(dtype, y_true, y_pred, n, epsilon);
-    Poll when(poll, poll_data);
-    return run_plan(plan, num_threads, when, total);
+    kldiv_operand operands[KLDIV_OPERANDS] = {};
+    operands[KLDIV_Y_TRUE] = {const_cast<void *>(y_true), dtype, 0};
+    operands[KLDIV_Y_PRED] = {const_cast<void *>(y_pred), dtype, 0};
+    Plan plan = make_flat_plan(actual, operands, n);
+    return run_plan(plan, total);
 }
 
-kldiv_status kldiv_rows(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t rows, int64_t classes,
-                        int clip, double epsilon, const void *upstream, int num_threads, int (*poll)(void *, double),
-                        void *poll_data, void *out, void *grad_y_true, void *grad_y_pred) {
+kldiv_status kldiv_rows(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
+                        int64_t rows, int64_t classes, const void *upstream, void *out, void *grad_y_true,
+                        void *grad_y_pred) {
     const kldiv_dtype result = dtype == KLDIV_FLOAT64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     const int64_t size = item_size(dtype), result_size = item_size(result);
-    kldiv_problem problem{};
-    problem.batch_ndim = problem.class_ndim = 1;
-    problem.batch[0] = {rows,        classes * size,        classes * size,       0, 0, result_size,
-                        result_size, classes * result_size, classes * result_size};
-    problem.classes[0] = {classes, size, size, 0, 0, 0, 0, result_size, result_size};
-    problem.y_true = {y_true, dtype, 0};
-    problem.y_pred = {y_pred, dtype, 0};
-    problem.out = out;
-    problem.upstream = {upstream, result, 0};
-    problem.grad_y_true = grad_y_true;
-    problem.grad_y_pred = grad_y_pred;
-    problem.out_dtype = problem.grad_dtype = result;
-    problem.clip = clip;
-    problem.epsilon = epsilon;
-    problem.num_threads = num_threads;
-    problem.poll = poll;
-    problem.poll_data = poll_data;
+    kldiv_axis axes[2] = {{rows, {}}, {classes, {}}};
+    kldiv_problem problem = {1, 1, axes, {}, *options};
+    const auto add = [&](kldiv_role role, const void *data, kldiv_dtype of, int64_t row, int64_t element) {
+        problem.operands[role] = {const_cast<void *>(data), of, 0};
+        axes[0].strides[role] = row;
+        axes[1].strides[role] = element;
+    };
+    add(KLDIV_Y_TRUE, y_true, dtype, classes * size, size);
+    add(KLDIV_Y_PRED, y_pred, dtype, classes * size, size);
+    add(KLDIV_UPSTREAM, upstream, result, result_size, 0);
+    add(KLDIV_OUT, out, result, result_size, 0);
+    add(KLDIV_GRAD_Y_TRUE, grad_y_true, result, classes * result_size, result_size);
+    add(KLDIV_GRAD_Y_PRED, grad_y_pred, result, classes * result_size, result_size);
     return kldiv_run(&problem, nullptr);
 }

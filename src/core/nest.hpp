@@ -1,4 +1,4 @@
-// Loop nests over strided operands, and the cursors that walk them. Included by kldiv.cpp.
+// Loop nests over strided operands, and the cursors that walk them. Included by plan.hpp.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace kldiv {
 
-constexpr kldiv_axis kSingle = {1, 0, 0, 0, 0, 0, 0, 0, 0};
+constexpr kldiv_axis kSingle = {1, {}};
 
 struct Nest {
     kldiv_axis axes[KLDIV_MAX_AXES];
@@ -24,26 +24,12 @@ struct Nest {
     }
 };
 
-// Where the operands stand: pointers that move together along an axis.
+// Where the operands stand: pointers that move together along an axis. One that is null has strides of 0: see relevant.
 struct Cursor {
-    const char *t;
-    const char *p;
-    const char *weight;
-    const char *mask;
-    char *out;
-    const char *upstream;
-    char *grad_t;
-    char *grad_p;
+    char *at[KLDIV_OPERANDS];
 
     void advance(const kldiv_axis &axis, int64_t n) {
-        t += n * axis.y_true;
-        p += n * axis.y_pred;
-        if (weight != nullptr) weight += n * axis.weight;
-        if (mask != nullptr) mask += n * axis.mask;
-        if (out != nullptr) out += n * axis.out;
-        if (upstream != nullptr) upstream += n * axis.upstream;
-        if (grad_t != nullptr) grad_t += n * axis.grad_y_true;
-        if (grad_p != nullptr) grad_p += n * axis.grad_y_pred;
+        for (int k = 0; k < KLDIV_OPERANDS; ++k) at[k] += n * axis.strides[k];
     }
     // To the element of that number, counted with the last axis fastest.
     void seek(const Nest &nest, int64_t number) {
@@ -54,26 +40,37 @@ struct Cursor {
     }
 };
 
+// An axis along which what is not there doesn't move.
+inline kldiv_axis relevant(kldiv_axis axis, const kldiv_operand *operands) {
+    for (int k = 0; k < KLDIV_OPERANDS; ++k)
+        if (operands[k].data == nullptr) axis.strides[k] = 0;
+    return axis;
+}
+
 // How far the inputs move along an axis.
-inline int64_t reach(const kldiv_axis &axis) { return std::llabs(axis.y_true) + std::llabs(axis.y_pred); }
+inline int64_t reach(const kldiv_axis &axis) {
+    return std::llabs(axis.strides[KLDIV_Y_TRUE]) + std::llabs(axis.strides[KLDIV_Y_PRED]);
+}
 
 // Backwards along an axis is forwards from its other end.
 inline void flip_negative(Nest &nest, Cursor &start) {
     for (int i = 0; i < nest.ndim; ++i) {
         kldiv_axis &axis = nest.axes[i];
-        if (axis.y_true > 0 || axis.y_pred > 0 || reach(axis) == 0) continue;
+        if (axis.strides[KLDIV_Y_TRUE] > 0 || axis.strides[KLDIV_Y_PRED] > 0 || reach(axis) == 0) continue;
         start.advance(axis, axis.extent - 1);
-        for (int64_t *stride : {&axis.y_true, &axis.y_pred, &axis.weight, &axis.mask, &axis.out, &axis.upstream,
-                                &axis.grad_y_true, &axis.grad_y_pred})
-            *stride = -*stride;
+        for (int64_t &stride : axis.strides) stride = -stride;
     }
 }
 
-inline bool continues(const kldiv_axis &outer, const kldiv_axis &inner) {
-    const int64_t n = inner.extent;
-    return outer.y_true == n * inner.y_true && outer.y_pred == n * inner.y_pred && outer.weight == n * inner.weight &&
-           outer.mask == n * inner.mask && outer.out == n * inner.out && outer.upstream == n * inner.upstream &&
-           outer.grad_y_true == n * inner.grad_y_true && outer.grad_y_pred == n * inner.grad_y_pred;
+// Whether operand k goes on from the inner axis to the outer one.
+inline bool continues(const kldiv_axis &outer, const kldiv_axis &inner, int k) {
+    return outer.strides[k] == inner.extent * inner.strides[k];
+}
+
+inline bool all_continue(const kldiv_axis &outer, const kldiv_axis &inner) {
+    for (int k = 0; k < KLDIV_OPERANDS; ++k)
+        if (!continues(outer, inner, k)) return false;
+    return true;
 }
 
 // Widest strides outermost, then neighbours that continue each other made one.
@@ -84,7 +81,7 @@ inline void coalesce(Nest &nest) {
     for (int i = 0; i < nest.ndim; ++i) {
         kldiv_axis axis = nest.axes[i];
         if (axis.extent == 1) continue;
-        if (kept > 0 && continues(nest.axes[kept - 1], axis)) {
+        if (kept > 0 && all_continue(nest.axes[kept - 1], axis)) {
             axis.extent *= nest.axes[kept - 1].extent;
             nest.axes[kept - 1] = axis;
         } else {

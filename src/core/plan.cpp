@@ -27,22 +27,24 @@ int64_t block_size(int64_t elements) { return std::clamp(elements / kTasksInSmal
 
 bool normal(double epsilon, kldiv_dtype dtype) { return epsilon >= (dtype == KLDIV_FLOAT64 ? DBL_MIN : FLT_MIN); }
 
-bool is_float64_work(const kldiv_array &t, const kldiv_array &p) {
+bool is_float64_work(const kldiv_operand &t, const kldiv_operand &p) {
     return t.dtype == KLDIV_FLOAT64 || p.dtype == KLDIV_FLOAT64 || p.dtype >= kKernelDtypes;
 }
 
-bool readable(const kldiv_array &array, int64_t stride, int64_t extent) {
+bool readable(const kldiv_operand &array, int64_t stride, int64_t extent) {
     return array.dtype < kKernelDtypes && !array.swapped && (stride == item_size(array.dtype) || extent == 1);
 }
 
 // Which dtype the kernel reads, and which operands it reads in place.
 void choose_operands(Plan &plan) {
     const kldiv_axis &along = plan.kernel_axis();
-    const bool t = readable(plan.t, along.y_true, along.extent), p = readable(plan.p, along.y_pred, along.extent);
-    const bool same = plan.t.dtype == plan.p.dtype;
-    plan.kernel_dtype = same && t && p ? plan.t.dtype : is_float64_work(plan.t, plan.p) ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
-    plan.t_in_place = t && plan.t.dtype == plan.kernel_dtype;
-    plan.p_in_place = p && plan.p.dtype == plan.kernel_dtype;
+    const kldiv_operand &y_true = plan.operands[KLDIV_Y_TRUE], &y_pred = plan.operands[KLDIV_Y_PRED];
+    const bool t = readable(y_true, along.strides[KLDIV_Y_TRUE], along.extent),
+               p = readable(y_pred, along.strides[KLDIV_Y_PRED], along.extent);
+    const bool same = y_true.dtype == y_pred.dtype;
+    plan.kernel_dtype = same && t && p ? y_true.dtype : is_float64_work(y_true, y_pred) ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
+    plan.t_in_place = t && y_true.dtype == plan.kernel_dtype;
+    plan.p_in_place = p && y_pred.dtype == plan.kernel_dtype;
 }
 
 // One row of a broadcast operand, repeated, makes short rows one stream. (What is packed is float32 or float64.)
@@ -51,8 +53,8 @@ void repeat_short_broadcast(Plan &plan) {
     if (plan.kernel_dtype > KLDIV_FLOAT64) return;
     if (plan.columns || !plan.in_place() || plan.class_axis.extent > most || plan.row_axis.extent == 1) return;
     const int64_t row_bytes = plan.class_axis.extent * item_size(plan.kernel_dtype);
-    plan.t_in_place = !(plan.row_axis.y_true == 0 && plan.row_axis.y_pred == row_bytes);
-    plan.p_in_place = !(plan.row_axis.y_pred == 0 && plan.row_axis.y_true == row_bytes);
+    plan.t_in_place = !(plan.row_axis.strides[KLDIV_Y_TRUE] == 0 && plan.row_axis.strides[KLDIV_Y_PRED] == row_bytes);
+    plan.p_in_place = !(plan.row_axis.strides[KLDIV_Y_PRED] == 0 && plan.row_axis.strides[KLDIV_Y_TRUE] == row_bytes);
 }
 
 // Rows stand nearer to each other than classes do, and there are enough of them, or they can be folded.
@@ -61,14 +63,14 @@ bool worth_columns(const Plan &plan) {
     if (reach(rows) == 0 || reach(rows) >= reach(classes)) return false;
     constexpr int64_t enough = 16;
     const int64_t n = rows.extent;
-    return n >= enough || (classes.y_true == n * rows.y_true && classes.y_pred == n * rows.y_pred);
+    return n >= enough || (classes.strides[KLDIV_Y_TRUE] == n * rows.strides[KLDIV_Y_TRUE] && classes.strides[KLDIV_Y_PRED] == n * rows.strides[KLDIV_Y_PRED]);
 }
 
 // What is packed goes tile by tile; where memory runs down the rows, in tiles that fill cache lines both ways.
 void choose_tiles(Plan &plan) {
     const kldiv_axis &down = plan.row_axis, &along = plan.class_axis;
-    const bool crossed = (!plan.t_in_place && runs_down(down.y_true, along.y_true)) ||
-                         (!plan.p_in_place && runs_down(down.y_pred, along.y_pred));
+    const bool crossed = (!plan.t_in_place && runs_down(down.strides[KLDIV_Y_TRUE], along.strides[KLDIV_Y_TRUE])) ||
+                         (!plan.p_in_place && runs_down(down.strides[KLDIV_Y_PRED], along.strides[KLDIV_Y_PRED]));
     plan.tile_cols = std::min(along.extent, crossed ? kCrossedCols : kPacked);
     plan.tile_rows = std::min({down.extent, (crossed ? kLargestTile : kPacked) / plan.tile_cols, kGroupRows});
     // Such a tile has to be whole in one group, however long its rows are.
@@ -107,113 +109,87 @@ void cut(Plan &plan) {
     plan.groups_per_task = std::max({int64_t{1}, block / group_size, ceil_div(plan.groups, kMaxTasks)});
 }
 
-Wanted choose_wanted(const Cursor &start, bool value) {
-    if (start.grad_p == nullptr) return Wanted::y_true;
-    if (start.grad_t != nullptr) return Wanted::both;
-    return value ? Wanted::y_pred : Wanted::y_pred_alone;
+Wanted choose_wanted(const Plan &plan, bool value) {
+    if (plan.has(KLDIV_GRAD_Y_TRUE)) return Wanted::both;
+    if (!plan.has(KLDIV_GRAD_Y_PRED)) return Wanted::none;
+    return value ? Wanted::pred : Wanted::pred_alone;
 }
 
 Way choose_way(const Plan &plan) {
     const kldiv_axis &along = plan.kernel_axis();
     const int64_t size = item_size(plan.work_dtype());
-    const auto writable = [&](const char *grad, int64_t stride) {
-        return grad == nullptr || (plan.grad_dtype == plan.work_dtype() && (stride == size || along.extent == 1));
-    };
-    if (!writable(plan.start.grad_t, along.grad_y_true) || !writable(plan.start.grad_p, along.grad_y_pred))
-        return Way::scattered;
-    const int64_t bytes = plan.elements() * size * (plan.wanted == Wanted::both ? 2 : 1);
+    int64_t bytes = 0;
+    for (const kldiv_role grad : {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}) {
+        if (!plan.has(grad)) continue;
+        const bool side_by_side = along.strides[grad] == size || along.extent == 1;
+        if (plan.operands[grad].dtype != plan.work_dtype() || !side_by_side) return Way::scattered;
+        bytes += plan.elements() * size;
+    }
     return !plan.columns && bytes >= kStreamed ? Way::streamed : Way::direct;
 }
 
 // From axes to a plan; the operands, start and nests are set.
-void complete(Plan &plan, int clip, double epsilon) {
+void complete(Plan &plan) {
     choose_operands(plan);
     repeat_short_broadcast(plan);
-    plan.ops = choose_operations(clip, epsilon, plan.kernel_dtype);
-    plan.clip = choose_clip(clip, epsilon);
-    if (plan.gradients) plan.way = choose_way(plan);
+    plan.functions = choose_functions(plan.options, plan.kernel_dtype);
+    plan.parameters = choose_parameters(plan.options);
+    if (plan.gradients()) plan.way = choose_way(plan);
     cut(plan);
 }
 
-bool same_for_all_rows(const kldiv_problem &problem) {
-    if (problem.upstream.data == nullptr) return true;
-    return std::all_of(problem.batch, problem.batch + problem.batch_ndim,
-                       [](const kldiv_axis &axis) { return axis.upstream == 0 || axis.extent == 1; });
-}
-
-// The strides of what is not there would keep axes apart.
-kldiv_axis relevant(kldiv_axis axis, const Cursor &start) {
-    if (start.weight == nullptr) axis.weight = 0;
-    if (start.mask == nullptr) axis.mask = 0;
-    if (start.out == nullptr) axis.out = 0;
-    if (start.upstream == nullptr) axis.upstream = 0;
-    if (start.grad_t == nullptr) axis.grad_y_true = 0;
-    if (start.grad_p == nullptr) axis.grad_y_pred = 0;
-    return axis;
+bool same_for_all_rows(const kldiv_problem &problem, kldiv_role role) {
+    return problem.operands[role].data == nullptr ||
+           std::all_of(problem.axes, problem.axes + problem.batch_ndim,
+                       [role](const kldiv_axis &axis) { return axis.strides[role] == 0 || axis.extent == 1; });
 }
 
 }  // namespace
 
-Operations choose_operations(int clip, double epsilon, kldiv_dtype dtype) {
-    const Kernels &kernels = current_kernels();
-    return (clip && normal(epsilon, dtype) ? kernels.clipped : kernels.general)[dtype];
+const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype) {
+    const Kernels &kernels = current_kernels(options.operation);
+    return (options.clip && normal(options.epsilon, dtype) ? kernels.clipped : kernels.general)[dtype];
 }
 
-Clip choose_clip(int clip, double epsilon) {
+Parameters choose_parameters(const kldiv_options &options) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    return clip ? Clip{epsilon, 1} : Clip{-infinity, infinity};
+    return {options.clip ? options.epsilon : -infinity, options.clip ? 1 : infinity, options.beta};
+}
+
+Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
+    std::copy_n(of, KLDIV_OPERANDS, operands);
+    for (int k = 0; k < KLDIV_OPERANDS; ++k) start.at[k] = static_cast<char *>(of[k].data);
 }
 
 Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
-    static constexpr double one = 1;
-    Plan plan;
-    plan.t = problem.y_true;
-    plan.p = problem.y_pred;
-    plan.start = {static_cast<const char *>(problem.y_true.data),
-                  static_cast<const char *>(problem.y_pred.data),
-                  static_cast<const char *>(problem.weight.data),
-                  reinterpret_cast<const char *>(problem.mask),
-                  static_cast<char *>(problem.out),
-                  static_cast<const char *>(problem.upstream.data),
-                  static_cast<char *>(problem.grad_y_true),
-                  static_cast<char *>(problem.grad_y_pred)};
-    plan.gradients = problem.grad_y_true != nullptr || problem.grad_y_pred != nullptr;
-    plan.plain = problem.weight.data == nullptr && problem.mask == nullptr && problem.out == nullptr &&
-                 (!plan.gradients || same_for_all_rows(problem));
-    plan.weight_is_float = problem.weight.dtype == KLDIV_FLOAT32;
-    plan.out_is_float = problem.out_dtype == KLDIV_FLOAT32;
-    for (int i = 0; i < problem.batch_ndim; ++i) plan.batch.push(relevant(problem.batch[i], plan.start));
+    Plan plan(problem.options, problem.operands);
+    plan.wanted = choose_wanted(plan, value_wanted);
+    plan.plain = !plan.has(KLDIV_WEIGHT) && !plan.has(KLDIV_MASK) && !plan.has(KLDIV_OUT) &&
+                 (!plan.gradients() || same_for_all_rows(problem, KLDIV_UPSTREAM));
     // A plain sum knows no rows: all axes are alike, and contiguous inputs become one long run.
-    for (int i = 0; i < problem.class_ndim; ++i)
-        (plan.plain ? plan.batch : plan.runs).push(relevant(problem.classes[i], plan.start));
-    if (plan.gradients) {
-        plan.wanted = choose_wanted(plan.start, value_wanted);
-        plan.grad_dtype = problem.grad_dtype;
-        plan.upstream_is_float = problem.upstream.data != nullptr && problem.upstream.dtype == KLDIV_FLOAT32;
-        if (problem.upstream.data == nullptr) plan.start.upstream = reinterpret_cast<const char *>(&one);
-    }
+    Nest &classes = plan.plain ? plan.batch : plan.runs;
+    const int ndim = problem.batch_ndim + problem.class_ndim;
+    for (int i = 0; i < ndim; ++i)
+        (i < problem.batch_ndim ? plan.batch : classes).push(relevant(problem.axes[i], problem.operands));
     for (Nest *nest : {&plan.batch, &plan.runs}) {
         flip_negative(*nest, plan.start);
         coalesce(*nest);
     }
-    plan.class_axis = (plan.plain ? plan.batch : plan.runs).pop();
+    plan.class_axis = classes.pop();
     plan.row_axis = plan.batch.pop();
     plan.columns = !plan.plain && worth_columns(plan);
-    complete(plan, problem.clip, problem.epsilon);
+    complete(plan);
     return plan;
 }
 
-Plan make_flat_plan(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon) {
-    Plan plan;
-    plan.t = {y_true, dtype, 0};
-    plan.p = {y_pred, dtype, 0};
-    plan.start.t = static_cast<const char *>(y_true);
-    plan.start.p = static_cast<const char *>(y_pred);
+Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands, int64_t n) {
+    Plan plan(options, operands);
     plan.plain = true;
     plan.row_axis = plan.class_axis = kSingle;
     plan.class_axis.extent = n;
-    plan.class_axis.y_true = plan.class_axis.y_pred = item_size(dtype);
-    complete(plan, 1, epsilon);
+    for (const kldiv_role input : {KLDIV_Y_TRUE, KLDIV_Y_PRED})
+        plan.class_axis.strides[input] = item_size(operands[input].dtype);
+    complete(plan);
     return plan;
 }
 

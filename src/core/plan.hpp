@@ -22,8 +22,9 @@ enum class Way { direct, scattered, streamed };
 // Everything that a task needs, made once for a call. The unit of work is a group of neighbouring rows times a piece
 // of their classes. It is read in tiles: by row_sums, along the classes, or in column mode by column_sums, along the rows.
 struct Plan {
-    kldiv_array t{}, p{};
-    Cursor start{};
+    kldiv_options options;
+    kldiv_operand operands[KLDIV_OPERANDS];
+    Cursor start;
     bool plain = false;  // only the sum over everything is wanted, with one factor for all gradients: rows mean nothing
     bool columns = false;
     Nest batch;           // batch axes but row_axis
@@ -32,15 +33,11 @@ struct Plan {
     kldiv_axis class_axis;
     kldiv_dtype kernel_dtype;
     bool t_in_place, p_in_place;
-    Operations ops;
-    Clip clip;
-    bool weight_is_float = false, out_is_float = false;
+    Functions functions;
+    Parameters parameters;
 
-    bool gradients = false;
-    Wanted wanted = Wanted::y_pred;
+    Wanted wanted = Wanted::none;
     Way way = Way::direct;
-    kldiv_dtype grad_dtype = KLDIV_FLOAT32;
-    bool upstream_is_float = false;
 
     int64_t tile_rows, tile_cols;  // of what is packed or staged
     int64_t group_rows, groups_per_axis, groups;
@@ -50,13 +47,17 @@ struct Plan {
     double *partial = nullptr;
     struct Scratch *scratch = nullptr;  // one for each worker, if the plan needs any
 
-    Plan() {}  // the nests' axes stay unset: see nest.hpp
+    // The nests' axes stay unset: see nest.hpp.
+    Plan(const kldiv_options &options, const kldiv_operand *operands);
+
+    bool has(kldiv_role role) const { return operands[role].data != nullptr; }
+    bool gradients() const { return wanted != Wanted::none; }
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }
     int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
     bool in_place() const { return t_in_place && p_in_place; }
-    bool staged() const { return gradients && way != Way::direct; }
-    bool needs_scratch() const { return gradients && (columns || staged() || !in_place()); }
+    bool staged() const { return gradients() && way != Way::direct; }
+    bool needs_scratch() const { return gradients() && (columns || staged() || !in_place()); }
     const kldiv_axis &kernel_axis() const { return columns ? row_axis : class_axis; }
     const kldiv_axis &other_axis() const { return columns ? class_axis : row_axis; }
     // What the kernel computes in.
@@ -70,10 +71,10 @@ constexpr int64_t kSmallBlock = 32 * 1024;
 
 // No axis may be empty.
 Plan make_plan(const kldiv_problem &problem, bool value_wanted);
-Plan make_flat_plan(kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n, double epsilon);
+Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands, int64_t n);
 
-// The operations and the bounds that a clip, or none, asks for.
-Operations choose_operations(int clip, double epsilon, kldiv_dtype dtype);
-Clip choose_clip(int clip, double epsilon);
+// The functions and the parameters that a call's options ask for.
+const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype);
+Parameters choose_parameters(const kldiv_options &options);
 
 }  // namespace kldiv

@@ -32,22 +32,33 @@ struct Operand {
     int64_t stride;
 };
 
-Operand packed(const Plan &plan, const kldiv_array &array, const Grid &grid, Packed &buffer) {
+// An operand's part of a tile that starts at `at`: `cols` along one axis, `rows` down the other.
+Grid grid_at(const Cursor &at, kldiv_role role, int64_t rows, const kldiv_axis &down, int64_t cols,
+             const kldiv_axis &along) {
+    return {at.at[role], rows, down.strides[role], cols, along.strides[role]};
+}
+
+Operand packed(const Plan &plan, kldiv_role role, const Grid &grid, Packed &buffer) {
     assert(grid.rows * grid.cols <= kLargestTile);
     const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
                        (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
     if (!again) {
-        pack(array, grid, plan.kernel_dtype, buffer.elements);
+        pack(plan.operands[role], grid, plan.kernel_dtype, buffer.elements);
         buffer.source = grid.data, buffer.rows = grid.rows, buffer.cols = grid.cols;
     }
     return {reinterpret_cast<const char *>(buffer.elements), grid.cols * item_size(plan.kernel_dtype)};
 }
 
+Operand input_at(const Plan &plan, kldiv_role role, bool in_place, const Cursor &at, int64_t rows, int64_t cols,
+                 Packed &buffer) {
+    const Grid grid = grid_at(at, role, rows, plan.other_axis(), cols, plan.kernel_axis());
+    if (in_place) return {grid.data, grid.row_stride};
+    return packed(plan, role, grid, buffer);
+}
+
 Tile tile_at(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, Workspace &work) {
-    const kldiv_axis &down = plan.other_axis(), &along = plan.kernel_axis();
-    Operand t = {at.t, down.y_true}, p = {at.p, down.y_pred};
-    if (!plan.t_in_place) t = packed(plan, plan.t, {at.t, rows, down.y_true, cols, along.y_true}, work.t);
-    if (!plan.p_in_place) p = packed(plan, plan.p, {at.p, rows, down.y_pred, cols, along.y_pred}, work.p);
+    const Operand t = input_at(plan, KLDIV_Y_TRUE, plan.t_in_place, at, rows, cols, work.t),
+                  p = input_at(plan, KLDIV_Y_PRED, plan.p_in_place, at, rows, cols, work.p);
     return {t.data, p.data, t.stride, p.stride, rows, cols, nullptr, 0};
 }
 
@@ -70,29 +81,32 @@ struct Output {
 // one, or several to a vector, which sums depend on: where gradients have gaps they are staged for its sake, if they fit.
 Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool together, const char *factors,
                  Workspace &work) {
-    if (!plan.gradients) return {};
+    if (!plan.gradients()) return {};
     const kldiv_axis &down = plan.other_axis();
-    const GradientTile direct = {at.grad_t, at.grad_p, down.grad_y_true, down.grad_y_pred, factors};
+    const GradientTile direct = {at.at[KLDIV_GRAD_Y_TRUE], at.at[KLDIV_GRAD_Y_PRED], down.strides[KLDIV_GRAD_Y_TRUE],
+                                 down.strides[KLDIV_GRAD_Y_PRED], factors};
     const bool fits = plan.needs_scratch() && tile.rows * tile.cols <= kLargestTile;
     assert(fits || !plan.staged());
     if (!plan.staged() && (!fits || !together || gapless(plan, direct, tile.cols))) return {direct, false};
     const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
-    return {{reinterpret_cast<char *>(work.scratch->t), reinterpret_cast<char *>(work.scratch->p), row_bytes, row_bytes,
+    const auto staged = [&](kldiv_role grad, double *tile_of) {
+        return plan.has(grad) ? reinterpret_cast<char *>(tile_of) : nullptr;
+    };
+    return {{staged(KLDIV_GRAD_Y_TRUE, work.scratch->t), staged(KLDIV_GRAD_Y_PRED, work.scratch->p), row_bytes, row_bytes,
              factors},
             true};
 }
 
 // What stands staged goes where it belongs.
 void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, const Workspace &work) {
-    const kldiv_axis &down = plan.other_axis(), &along = plan.kernel_axis();
-    const auto one = [&](const double *staged, char *grad, int64_t row_stride, int64_t col_stride) {
-        if (grad == nullptr) return;
-        const MutableGrid grid = {grad, rows, row_stride, cols, col_stride};
+    const auto one = [&](kldiv_role grad, const double *staged) {
+        if (!plan.has(grad)) return;
+        const Grid grid = grid_at(at, grad, rows, plan.other_axis(), cols, plan.kernel_axis());
         plan.way == Way::streamed ? stream(staged, item_size(plan.work_dtype()), grid)
-                                  : unpack(staged, plan.work_dtype(), plan.grad_dtype, grid);
+                                  : unpack(staged, plan.work_dtype(), plan.operands[grad].dtype, grid);
     };
-    one(work.scratch->t, at.grad_t, down.grad_y_true, along.grad_y_true);
-    one(work.scratch->p, at.grad_p, down.grad_y_pred, along.grad_y_pred);
+    one(KLDIV_GRAD_Y_TRUE, work.scratch->t);
+    one(KLDIV_GRAD_Y_PRED, work.scratch->p);
 }
 
 // sums[r] += `count` classes of each of `rows` rows.
@@ -106,8 +120,8 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
         Cursor cell = at;
         for (int64_t c = 0; c < count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
             Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
-            tile.mask = reinterpret_cast<const uint8_t *>(at.mask);
-            tile.mask_stride = plan.row_axis.mask;
+            tile.mask = reinterpret_cast<const uint8_t *>(at.at[KLDIV_MASK]);
+            tile.mask_stride = plan.row_axis.strides[KLDIV_MASK];
             const bool together = tile.rows > 1 && gapless(plan, tile);
             const Output out = output_at(plan, cell, tile, together, factors + r * item_size(plan.work_dtype()), work);
             const int64_t tile_rows = tile.rows, tile_cols = tile.cols;
@@ -115,21 +129,50 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
                 tile.cols *= tile.rows;
                 tile.rows = 1;
             }
-            if (plan.gradients)
-                plan.ops.row_gradients[static_cast<int>(plan.wanted)](tile, plan.clip, out.gradients, run);
+            if (plan.gradients())
+                plan.functions.row_gradients[static_cast<int>(plan.wanted)](tile, plan.parameters, out.gradients, run);
             else
-                plan.ops.row_sums(tile, plan.clip, run);
+                plan.functions.row_sums(tile, plan.parameters, run);
             if (out.staged) deliver(plan, cell, tile_rows, tile_cols, work);
             for (int64_t i = 0; i < tile.rows; ++i) work.sums[r + i] += run[i];
         }
     }
 }
 
-void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums) {
-    if (plan.gradients)
-        plan.ops.column_gradients[static_cast<int>(plan.wanted)](tile, plan.clip, out, sums);
+// Gradients of 16-bit columns: in tiles that are widened first. Their rows end where a column's sum leaves the terms'
+// format, so that the sums have the bits that column_sums gives.
+void widen_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
+    constexpr int64_t most = kLargestTile / kRowsInTerms;
+    const int64_t size = item_size(plan.kernel_dtype), grad_size = item_size(plan.work_dtype());
+    const Functions &wide = choose_functions(plan.options, KLDIV_FLOAT32);
+    for (int64_t c = 0; c < tile.cols; c += most)
+        for (int64_t r = 0; r < tile.rows; r += kRowsInTerms) {
+            const int64_t rows = std::min(kRowsInTerms, tile.rows - r), cols = std::min(most, tile.cols - c);
+            const auto widened = [&](const char *data, int64_t stride, Packed &buffer) {
+                pack({nullptr, plan.kernel_dtype, 0}, {const_cast<char *>(data) + r * stride + c * size, rows, stride, cols, size},
+                     KLDIV_FLOAT32, buffer.elements);
+                buffer.source = nullptr;
+                return reinterpret_cast<const char *>(buffer.elements);
+            };
+            const auto grad = [&](char *base, int64_t stride) {
+                return base == nullptr ? base : base + r * stride + c * grad_size;
+            };
+            const Tile part = {widened(tile.t, tile.t_stride, work.t), widened(tile.p, tile.p_stride, work.p),
+                               cols * grad_size, cols * grad_size, rows, cols, nullptr, 0};
+            wide.column_gradients(part, plan.parameters,
+                                  {grad(out.t, out.t_stride), grad(out.p, out.p_stride), out.t_stride, out.p_stride,
+                                   static_cast<const char *>(out.factors) + c * grad_size},
+                                  sums + c);
+        }
+}
+
+void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
+    if (!plan.gradients())
+        plan.functions.column_sums(tile, plan.parameters, sums);
+    else if (plan.functions.column_gradients != nullptr)
+        plan.functions.column_gradients(tile, plan.parameters, out, sums);
     else
-        plan.ops.column_sums(tile, plan.clip, sums);
+        widen_columns(plan, tile, out, sums, work);
 }
 
 // Few columns, class after class without a gap: several classes are read as one wider row, and folded at the end.
@@ -138,7 +181,7 @@ void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &
                   grad_size = item_size(plan.work_dtype());
     double wide[kFoldedColumns] = {};
     const void *factors = nullptr;
-    if (plan.gradients) {
+    if (plan.gradients()) {
         char *folded = reinterpret_cast<char *>(work.scratch->folded);
         for (int64_t k = 0; k < kFold; ++k)
             std::memcpy(folded + k * tile.cols * grad_size, out.factors, tile.cols * grad_size);
@@ -150,7 +193,7 @@ void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &
         const auto grad = [&](char *base, int64_t stride) { return base == nullptr ? base : base + first * stride; };
         const GradientTile to = {grad(out.t, out.t_stride), grad(out.p, out.p_stride), cols * grad_size,
                                  cols * grad_size, factors};
-        sum_columns(plan, {t, p, cols * size, cols * size, rows, cols, nullptr, 0}, to, wide);
+        sum_columns(plan, {t, p, cols * size, cols * size, rows, cols, nullptr, 0}, to, wide, work);
     };
     add(0, whole, kFold);
     add(whole * kFold, 1, tile.rows - whole * kFold);
@@ -166,7 +209,7 @@ void add_tile_of_columns(const Plan &plan, const Cursor &at, const Tile &tile, i
     if (flat && gapless(plan, out.gradients, tile.cols))
         add_folded_columns(plan, tile, out.gradients, work.sums + first, work);
     else
-        sum_columns(plan, tile, out.gradients, work.sums + first);
+        sum_columns(plan, tile, out.gradients, work.sums + first, work);
     if (out.staged) deliver(plan, at, tile.rows, tile.cols, work);
 }
 
@@ -184,41 +227,53 @@ void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Works
     }
 }
 
-bool all_masked(const Plan &plan, Group group) {
-    if (group.at.mask == nullptr) return false;
+bool is_masked(const Plan &plan, const Group &group, int64_t row) {
+    return plan.has(KLDIV_MASK) && group.at.at[KLDIV_MASK][row * plan.row_axis.strides[KLDIV_MASK]] == 0;
+}
+
+bool all_masked(const Plan &plan, const Group &group) {
+    if (!plan.has(KLDIV_MASK)) return false;
     for (int64_t r = 0; r < group.rows; ++r)
-        if (group.at.mask[r * plan.row_axis.mask] != 0) return false;
+        if (!is_masked(plan, group, r)) return false;
     return true;
 }
 
-template <class Upstream, class Factor>
-void read_factors(const Plan &plan, const Group &group, Factor *factors) {
-    const Cursor &at = group.at;
-    const kldiv_axis &axis = plan.row_axis;
-    for (int64_t r = 0; r < group.rows; ++r) {
-        const bool counts = at.mask == nullptr || at.mask[r * axis.mask] != 0;
-        factors[r] =
-            counts ? static_cast<Factor>(*reinterpret_cast<const Upstream *>(at.upstream + r * axis.upstream)) : 0;
-    }
+template <class Value>
+double value_at(const char *data) {
+    return static_cast<double>(*reinterpret_cast<const Value *>(data));
 }
 
-void read_factors(const Plan &plan, const Group &group, void *to) {
-    if (plan.work_dtype() == KLDIV_FLOAT64) {
-        double *factors = static_cast<double *>(to);
-        plan.upstream_is_float ? read_factors<float>(plan, group, factors) : read_factors<double>(plan, group, factors);
-    } else {
-        float *factors = static_cast<float *>(to);
-        plan.upstream_is_float ? read_factors<float>(plan, group, factors) : read_factors<double>(plan, group, factors);
-    }
+// What each row is multiplied by: the scale, and what it has of an operand.
+void multiply(const Plan &plan, const Group &group, kldiv_role role, double *rows) {
+    if (!plan.has(role)) return;
+    const char *data = group.at.at[role];
+    const int64_t stride = plan.row_axis.strides[role];
+    const bool is_float = plan.operands[role].dtype == KLDIV_FLOAT32;
+    for (int64_t r = 0; r < group.rows; ++r)
+        rows[r] *= is_float ? value_at<float>(data + r * stride) : value_at<double>(data + r * stride);
+}
+
+template <class Factor>
+void store_factors(const Plan &plan, const Group &group, const double *rows, void *to) {
+    for (int64_t r = 0; r < group.rows; ++r)
+        static_cast<Factor *>(to)[r] = is_masked(plan, group, r) ? 0 : static_cast<Factor>(rows[r]);
+}
+
+// Each row's factor of its gradients, in the kernel's format.
+void read_factors(const Plan &plan, const Group &group, Workspace &work) {
+    double *rows = work.sums;  // nothing is in it yet
+    std::fill_n(rows, group.rows, plan.options.scale);
+    multiply(plan, group, KLDIV_UPSTREAM, rows);
+    multiply(plan, group, KLDIV_WEIGHT, rows);
+    plan.work_dtype() == KLDIV_FLOAT64 ? store_factors<double>(plan, group, rows, work.factors())
+                                       : store_factors<float>(plan, group, rows, work.factors());
 }
 
 // work.sums = one piece of each row of the group; its gradients where they belong.
 void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
+    if (plan.gradients()) read_factors(plan, group, work);
     std::fill_n(work.sums, group.rows, 0.0);
-    if (plan.gradients)
-        read_factors(plan, group, work.factors());
-    else if (all_masked(plan, group))
-        return;
+    if (!plan.gradients() && all_masked(plan, group)) return;
     const int64_t first_run = piece / plan.pieces_per_run * plan.runs_per_piece;
     const int64_t last_run = std::min(first_run + plan.runs_per_piece, plan.runs.size());
     const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
@@ -229,11 +284,6 @@ void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &w
         run.advance(plan.class_axis, from);
         plan.columns ? add_columns(plan, run, group.rows, count, work) : add_rows(plan, run, group.rows, count, work);
     }
-}
-
-template <class Weight>
-void multiply(double *sums, int64_t n, const char *weight, int64_t stride) {
-    for (int64_t r = 0; r < n; ++r) sums[r] *= *reinterpret_cast<const Weight *>(weight + r * stride);
 }
 
 template <class Out>
@@ -267,19 +317,17 @@ Group group_at(const Plan &plan, int64_t number) {
 }
 
 double finish(const Plan &plan, const Group &group, double *sums) {
-    const Cursor &at = group.at;
-    const kldiv_axis &axis = plan.row_axis;
-    if (at.weight != nullptr)
-        plan.weight_is_float ? multiply<float>(sums, group.rows, at.weight, axis.weight)
-                             : multiply<double>(sums, group.rows, at.weight, axis.weight);
-    if (at.mask != nullptr)
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] = at.mask[r * axis.mask] != 0 ? sums[r] : 0;
-    if (at.out != nullptr) {
-        plan.out_is_float ? write<float>(sums, group.rows, at.out, axis.out)
-                          : write<double>(sums, group.rows, at.out, axis.out);
-        return 0;
-    }
-    return sum_of(sums, group.rows);
+    multiply(plan, group, KLDIV_WEIGHT, sums);
+    if (plan.has(KLDIV_MASK))
+        for (int64_t r = 0; r < group.rows; ++r) sums[r] = is_masked(plan, group, r) ? 0 : sums[r];
+    if (!plan.has(KLDIV_OUT)) return sum_of(sums, group.rows);
+    if (plan.options.scale != 1)
+        for (int64_t r = 0; r < group.rows; ++r) sums[r] *= plan.options.scale;
+    char *out = group.at.at[KLDIV_OUT];
+    const int64_t stride = plan.row_axis.strides[KLDIV_OUT];
+    plan.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(sums, group.rows, out, stride)
+                                                    : write<double>(sums, group.rows, out, stride);
+    return 0;
 }
 
 void run_groups(void *context, int worker, int64_t task) {

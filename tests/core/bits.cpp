@@ -28,36 +28,56 @@ uint64_t hash(const std::vector<double> &values) {
     return h;
 }
 
+kldiv_options options_of(kldiv_operation operation, double epsilon) {
+    kldiv_options options = KLDIV_DEFAULTS;
+    options.operation = operation;
+    options.epsilon = epsilon;
+    return options;
+}
+
 // Both gradients of every row, y_true's first.
 template <class Result>
 std::vector<double> gradients(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype dtype, Shape shape,
-                              double epsilon) {
+                              const kldiv_options &options) {
     const int64_t n = shape.rows * shape.classes;
     std::vector<Result> grads(2 * n);
-    kldiv_rows(dtype, t.data(), p.data(), shape.rows, shape.classes, 1, epsilon, nullptr, 0, nullptr, nullptr, nullptr,
-               grads.data(), grads.data() + n);
+    kldiv_rows(&options, dtype, t.data(), p.data(), shape.rows, shape.classes, nullptr, nullptr, grads.data(),
+               grads.data() + n);
     return std::vector<double>(grads.begin(), grads.end());
 }
 
-kldiv_problem problem_over(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype dtype, Shape shape,
-                           bool down, double epsilon, std::vector<double> &out) {
+// Values by the row, or `down` the same memory's columns; the sum of all with `out` null.
+double run(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype dtype, Shape shape, bool down,
+           const kldiv_options &options, std::vector<double> *out) {
     const int64_t size = size_of(dtype), row = shape.classes * size;
-    kldiv_problem problem{};
-    problem.batch_ndim = problem.class_ndim = 1;
-    problem.batch[0] = {shape.rows, row, row, 0, 0, 8};
-    problem.classes[0] = {shape.classes, size, size, 0, 0, 0};
-    if (down) {  // the same memory, summed along the other axis
-        problem.batch[0] = {shape.classes, size, size, 0, 0, 8};
-        problem.classes[0] = {shape.rows, row, row, 0, 0, 0};
+    const kldiv_axis rows = {shape.rows, {row, row}}, classes = {shape.classes, {size, size}};
+    kldiv_axis axes[2] = {down ? classes : rows, down ? rows : classes};
+    kldiv_problem problem = {1, 1, axes, {}, options};
+    problem.operands[KLDIV_Y_TRUE] = {const_cast<char *>(t.data()), dtype, 0};
+    problem.operands[KLDIV_Y_PRED] = {const_cast<char *>(p.data()), dtype, 0};
+    if (out != nullptr) {
+        out->assign(axes[0].extent, 0);
+        axes[0].strides[KLDIV_OUT] = 8;
+        problem.operands[KLDIV_OUT] = {out->data(), KLDIV_FLOAT64, 0};
     }
-    problem.y_true = {t.data(), dtype, 0};
-    problem.y_pred = {p.data(), dtype, 0};
-    out.assign(problem.batch[0].extent, 0);
-    problem.out = out.data();
-    problem.out_dtype = KLDIV_FLOAT64;
-    problem.clip = 1;
-    problem.epsilon = epsilon;
-    return problem;
+    double total = 0;
+    kldiv_run(&problem, &total);
+    return total;
+}
+
+void print_case(kldiv_operation operation, int d, Shape shape, double epsilon) {
+    const int64_t n = shape.rows * shape.classes;
+    const std::vector<char> t = samples(kDtypes[d], 0, n), p = samples(kDtypes[d], 1u << 30, n);
+    const kldiv_options options = options_of(operation, epsilon);
+    std::vector<double> rows, columns;
+    run(t, p, kDtypes[d], shape, false, options, &rows);
+    run(t, p, kDtypes[d], shape, true, options, &columns);
+    const double total = run(t, p, kDtypes[d], shape, false, options, nullptr);
+    const std::vector<double> grads = d == KLDIV_FLOAT64 ? gradients<double>(t, p, kDtypes[d], shape, options)
+                                                         : gradients<float>(t, p, kDtypes[d], shape, options);
+    if (operation != KLDIV_KL) std::printf("%s ", kldiv_operation_name(operation));
+    std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n", kNames[d],
+                shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns), hash(grads));
 }
 
 }  // namespace
@@ -68,26 +88,10 @@ int main(int argc, char **argv) {
         return 2;
     }
     std::fprintf(stderr, "ISA: %s\n", kldiv_current_isa());
-    for (int d = 0; d < 4; ++d)
-        for (const Shape shape : kShapes)
-            for (const double epsilon : {1e-7, 0.0}) {
-                const int64_t n = shape.rows * shape.classes;
-                const std::vector<char> t = samples(kDtypes[d], 0, n), p = samples(kDtypes[d], 1u << 30, n);
-                std::vector<double> rows, columns;
-                double total = 0;
-                kldiv_problem along = problem_over(t, p, kDtypes[d], shape, false, epsilon, rows);
-                kldiv_run(&along, nullptr);
-                kldiv_problem down = problem_over(t, p, kDtypes[d], shape, true, epsilon, columns);
-                kldiv_run(&down, nullptr);
-                along.out = nullptr;
-                kldiv_run(&along, &total);
-                const std::vector<double> grads = d == KLDIV_FLOAT64
-                                                      ? gradients<double>(t, p, kDtypes[d], shape, epsilon)
-                                                      : gradients<float>(t, p, kDtypes[d], shape, epsilon);
-                std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64
-                            "\n",
-                            kNames[d], shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns),
-                            hash(grads));
-            }
+    for (int operation = 0; operation < KLDIV_OPERATION_COUNT; ++operation)
+        for (int d = 0; d < 4; ++d)
+            for (const Shape shape : kShapes)
+                for (const double epsilon : {1e-7, 0.0})
+                    print_case(static_cast<kldiv_operation>(operation), d, shape, epsilon);
     return 0;
 }

@@ -32,6 +32,24 @@ inline VecF64 atanh_polynomial(VecF64 z) {
     return q;
 }
 
+// t = near * 2^e with near/p in [2/3, 3/2]; all exact.
+template <class V>
+struct Reduced {
+    V near;
+    V difference;  // near - p
+    typename V::Bits e;
+
+    Reduced(V t, V p) : near(t), difference(t), e(V::bits(t)) {
+        using Word = typename V::Word;
+        const typename V::Bits half = V::splat_bits(Word{1} << (V::mantissa_bits - 1));
+        const typename V::Bits whole = V::splat_bits(~((Word{1} << V::mantissa_bits) - 1));
+        e = V::and_bits(V::add_bits(V::sub_bits(V::bits(t), V::bits(p)), half), whole);
+        near = V::from_bits(V::sub_bits(V::bits(t), e));
+        difference = V::sub(near, p);
+    }
+    V exponent() const { return V::exponent_to_float(e); }  // in V::exponent_unit
+};
+
 // log(t/p) in two parts: a whole exponent, in V::exponent_unit, and half the log of what it leaves.
 template <class V>
 struct LogParts {
@@ -40,18 +58,10 @@ struct LogParts {
 };
 
 template <class V>
-inline LogParts<V> log_parts(V t, V p) {
-    using Bits = decltype(V::bits(t));
-    using Word = typename V::Word;
-    const Bits half = V::splat_bits(Word{1} << (V::mantissa_bits - 1));
-    const Bits whole = V::splat_bits(~((Word{1} << V::mantissa_bits) - 1));
-    const Bits e = V::and_bits(V::add_bits(V::sub_bits(V::bits(t), V::bits(p)), half), whole);
-    const V t_near = V::from_bits(V::sub_bits(V::bits(t), e));
-
-    const V difference = V::sub(t_near, p);
-    const V s = V::div(difference, V::add(t_near, p));
+inline LogParts<V> log_parts(const Reduced<V> &t, V p) {
+    const V s = V::div(t.difference, V::add(t.near, p));
     const V z = V::mul(s, s);
-    return {V::exponent_to_float(e), V::fma(V::mul(s, z), atanh_polynomial(z), s)};
+    return {t.exponent(), V::fma(V::mul(s, z), atanh_polynomial(z), s)};
 }
 
 template <class V>
@@ -63,7 +73,7 @@ inline V half_log(V exponent, V near_zero) {
 // log(t/p) / 2 for t and p normal: what a clip to [epsilon, 1] leaves when epsilon is normal.
 template <class V>
 inline V half_log_ratio(V t, V p) {
-    const LogParts<V> log = log_parts(t, p);
+    const LogParts<V> log = log_parts(Reduced<V>(t, p), p);
     return half_log(log.exponent, log.near_zero);
 }
 
@@ -87,7 +97,7 @@ inline V any_log_ratio(V t, V p) {
     V t_shift, p_shift;
     const V t_safe = towards_one(t, t_shift);
     const V p_safe = towards_one(p, p_shift);
-    const LogParts<V> log = log_parts(t_safe, p_safe);
+    const LogParts<V> log = log_parts(Reduced<V>(t_safe, p_safe), p_safe);
     const V shift = V::sub(t_shift, p_shift);
     const V half = half_log(V::add(log.exponent, shift), log.near_zero);
     return V::add(half, half);
