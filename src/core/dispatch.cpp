@@ -14,8 +14,8 @@ namespace kldiv {
 
 // What the objects of kernel.cpp export.
 #define KLDIV_DECLARE(isa, name) extern const Kernels kernels_##isa##_##name;
-#define KLDIV_ROW(NAME, name, parameters)                                                            \
-    KLDIV_DECLARE(avx512, name) KLDIV_DECLARE(avx2, name) KLDIV_DECLARE(neon, name) KLDIV_DECLARE(scalar, name)
+#define KLDIV_ROW(NAME, name, parameters) \
+    KLDIV_DECLARE(avx512, name) KLDIV_DECLARE(avx2, name) KLDIV_DECLARE(neon, name) KLDIV_DECLARE(baseline, name)
 KLDIV_OPERATIONS(KLDIV_ROW)
 #undef KLDIV_ROW
 
@@ -45,7 +45,7 @@ constexpr Implementation kImplementations[] = {
     {"neon", {KLDIV_OPERATIONS(KLDIV_ROW)}, always},
 #undef KLDIV_ROW
 #endif
-#define KLDIV_ROW(NAME, name, parameters) &kernels_scalar_##name,
+#define KLDIV_ROW(NAME, name, parameters) &kernels_baseline_##name,
     {"baseline", {KLDIV_OPERATIONS(KLDIV_ROW)}, always},
 #undef KLDIV_ROW
 };

@@ -21,28 +21,31 @@ namespace {
 template <class Load, bool General, Wanted wanted>
 using Loops = Separable<Term, Load, General, wanted>;
 
-template <class Load, bool General>
-constexpr auto row_gradients_alone() {
-    if constexpr (Term::kPredNeedsNoSum)
-        return Loops<Load, General, Wanted::pred_alone>::row_gradients;
-    else
+// Of 16-bit elements only the gradient that training wants has a function of its own.
+template <class Load, bool General, Wanted wanted>
+constexpr auto row_gradients() {
+    if constexpr (Load::size == 2 && (General || wanted == Wanted::both))
+        return nullptr;
+    else if constexpr (wanted == Wanted::pred_alone && !Term::kPredNeedsNoSum)
         return Loops<Load, General, Wanted::pred>::row_gradients;
+    else
+        return Loops<Load, General, wanted>::row_gradients;
 }
 
 template <class Load, bool General>
 constexpr auto column_gradients() {
-    if constexpr (Load::size >= 4)
-        return Loops<Load, General, Wanted::both>::column_gradients;
-    else
+    if constexpr (Load::size == 2)
         return nullptr;
+    else
+        return Loops<Load, General, Wanted::both>::column_gradients;
 }
 
 template <class Load, bool General>
 constexpr Functions functions() {
     return {Loops<Load, General, Wanted::none>::row_sums,
             Loops<Load, General, Wanted::none>::column_sums,
-            {row_gradients_alone<Load, General>(), Loops<Load, General, Wanted::pred>::row_gradients,
-             Loops<Load, General, Wanted::both>::row_gradients},
+            {row_gradients<Load, General, Wanted::pred_alone>(), row_gradients<Load, General, Wanted::pred>(),
+             row_gradients<Load, General, Wanted::both>()},
             column_gradients<Load, General>()};
 }
 

@@ -48,10 +48,10 @@ struct Functions {
     void (*row_sums)(const Tile &, const Parameters &, double *sums);
     // sums[c] += the sum of column c, for at most kColumns columns
     void (*column_sums)(const Tile &, const Parameters &, double *sums);
-    // The same with gradients, by Wanted. pred_alone need not compute a sum (row_gradients writes 0 then).
+    // The same with gradients, by Wanted. pred_alone need not compute a sum (row_gradients writes 0 then). nullptr for most
+    // of the 16-bit dtypes', whose elements are widened for float32's function.
     void (*row_gradients[kWanted])(const Tile &, const Parameters &, const GradientTile &, double *sums);
-    // Reads factors in whole vectors: 64 bytes more than there are columns. nullptr for the 16-bit dtypes, whose elements
-    // come to that of float32 by way of a tile.
+    // Reads factors in whole vectors: 64 bytes more than there are columns.
     void (*column_gradients)(const Tile &, const Parameters &, const GradientTile &, double *sums);
 };
 

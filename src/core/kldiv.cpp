@@ -169,8 +169,8 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
     return run_passes(*problem, total);
 }
 
-kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n,
-                        double *total) {
+kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
+                        int64_t n, double *total) {
     const PlainArithmetic plain;
     kldiv_options actual = *options;
     const Limit limit = limit_of(actual);

@@ -86,8 +86,8 @@ typedef struct {
     kldiv_operation operation;
     int clip;       /* zero: no clip, the meaning of scipy.special.rel_entr and kl_div */
     double epsilon; /* lower bound of the clip, in [0, 1) */
-    double beta;    /* KLDIV_JSD: the weight of y_true's side, in [0, 1]. At 0 it is KLDIV_KL, at 1 that of the swapped */
-    double scale;   /* of values and gradients: 1, or 1 / log(base) */
+    double beta;  /* KLDIV_JSD: the weight of y_true's side, in [0, 1]. At 0 it is KLDIV_KL, at 1 that of the swapped */
+    double scale; /* of values and gradients: 1, or 1 / log(base) */
     int num_threads;                  /* 0: the process-wide setting */
     int (*poll)(void *, double done); /* called now and then by the calling thread alone, while no other is at work for
                                          it, with the part that is done, 0 to 1; non-zero: stop. May be NULL */
@@ -118,8 +118,8 @@ kldiv_status kldiv_rows(const kldiv_options *options, kldiv_dtype dtype, const v
 
 /* The sum over two C-contiguous arrays of n native elements of a kernel dtype: what kldiv_run does for the plainest
  * problem, without its set-up. Same bits. */
-kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred, int64_t n,
-                        double *total);
+kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
+                        int64_t n, double *total);
 
 /* The table's rows: the i-th name, or NULL past the end, and the names of its parameters, by commas. */
 const char *kldiv_operation_name(int i);

@@ -3,10 +3,10 @@
 #ifndef KLDIV_OPERATIONS_H
 #define KLDIV_OPERATIONS_H
 
-#define KLDIV_OPERATIONS(X)                \
-    X(KL, kl, "")                          \
-    X(GENERALIZED_KL, generalized_kl, "")  \
-    X(JSD, jsd, "beta")                    \
+#define KLDIV_OPERATIONS(X)               \
+    X(KL, kl, "")                         \
+    X(GENERALIZED_KL, generalized_kl, "") \
+    X(JSD, jsd, "beta")                   \
     X(JEFFREYS, jeffreys, "")
 
 #endif

@@ -47,9 +47,8 @@ bool keeps_rows_apart(const kldiv_problem &problem) {
     for (const kldiv_role k : {KLDIV_WEIGHT, KLDIV_MASK, KLDIV_OUT})
         if (problem.operands[k].data != nullptr) return false;
     return problem.operands[KLDIV_UPSTREAM].data != nullptr &&
-           std::any_of(problem.axes, problem.axes + problem.batch_ndim, [](const kldiv_axis &axis) {
-               return axis.extent > 1 && axis.strides[KLDIV_UPSTREAM] != 0;
-           });
+           std::any_of(problem.axes, problem.axes + problem.batch_ndim,
+                       [](const kldiv_axis &axis) { return axis.extent > 1 && axis.strides[KLDIV_UPSTREAM] != 0; });
 }
 
 bool pair_follows(const kldiv_problem &problem, const kldiv_axis &outer, const kldiv_axis &inner, bool of_batch) {
@@ -67,7 +66,7 @@ bool is_repeated(const kldiv_axis &axis, kldiv_role grad) { return axis.extent >
 // A gradient's problem whose axes can be cut: what is left of the whole, and where its operands start.
 struct Part {
     kldiv_problem problem;
-    kldiv_axis axes[KLDIV_MAX_AXES];
+    kldiv_axis axes[KLDIV_MAX_AXES] = {};
 
     explicit Part(const kldiv_problem &whole) : problem(whole) {
         std::copy_n(whole.axes, ndim(), axes);
@@ -77,7 +76,9 @@ struct Part {
     Part &operator=(const Part &) = delete;
 
     int ndim() const { return problem.batch_ndim + problem.class_ndim; }
-    int64_t size() const { return size_of([](const kldiv_axis &) { return true; }); }
+    int64_t size() const {
+        return size_of([](const kldiv_axis &) { return true; });
+    }
     template <class Predicate>
     int64_t size_of(const Predicate &counts) const {
         int64_t n = 1;
@@ -246,7 +247,8 @@ bool is_summed(const kldiv_problem &problem, kldiv_role grad) {
 kldiv_status sum_gradient(const kldiv_problem &problem, kldiv_role grad, kldiv_status (*run)(const kldiv_problem &)) {
     const Part whole(problem);
     const auto is_kept = [grad](const kldiv_axis &axis) { return !is_repeated(axis, grad); };
-    const int64_t sums = std::min(kSums, whole.size_of(is_kept)), terms = std::min(whole.size(), std::max(kSummed, kSums));
+    const int64_t sums = std::min(kSums, whole.size_of(is_kept)),
+                  terms = std::min(whole.size(), std::max(kSummed, kSums));
     Summing summing = {grad, run, std::unique_ptr<double[]>(new (std::nothrow) double[sums]),
                        std::unique_ptr<double[]>(new (std::nothrow) double[terms])};
     if (!summing.sums || !summing.terms) return KLDIV_NO_MEMORY;

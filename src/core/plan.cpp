@@ -63,7 +63,8 @@ bool worth_columns(const Plan &plan) {
     if (reach(rows) == 0 || reach(rows) >= reach(classes)) return false;
     constexpr int64_t enough = 16;
     const int64_t n = rows.extent;
-    return n >= enough || (classes.strides[KLDIV_Y_TRUE] == n * rows.strides[KLDIV_Y_TRUE] && classes.strides[KLDIV_Y_PRED] == n * rows.strides[KLDIV_Y_PRED]);
+    return n >= enough || (classes.strides[KLDIV_Y_TRUE] == n * rows.strides[KLDIV_Y_TRUE] &&
+                           classes.strides[KLDIV_Y_PRED] == n * rows.strides[KLDIV_Y_PRED]);
 }
 
 // What is packed goes tile by tile; where memory runs down the rows, in tiles that fill cache lines both ways.

@@ -92,8 +92,8 @@ Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool toge
     const auto staged = [&](kldiv_role grad, double *tile_of) {
         return plan.has(grad) ? reinterpret_cast<char *>(tile_of) : nullptr;
     };
-    return {{staged(KLDIV_GRAD_Y_TRUE, work.scratch->t), staged(KLDIV_GRAD_Y_PRED, work.scratch->p), row_bytes, row_bytes,
-             factors},
+    return {{staged(KLDIV_GRAD_Y_TRUE, work.scratch->t), staged(KLDIV_GRAD_Y_PRED, work.scratch->p), row_bytes,
+             row_bytes, factors},
             true};
 }
 
@@ -107,6 +107,73 @@ void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, con
     };
     one(KLDIV_GRAD_Y_TRUE, work.scratch->t);
     one(KLDIV_GRAD_Y_PRED, work.scratch->p);
+}
+
+// ---- 16-bit elements whose gradients are computed by float32's functions: a part of a tile at a time is widened ----
+
+// run(part, its gradients, first row, first column) for parts of at most so many rows and columns.
+template <class Run>
+void widen(const Plan &plan, const Tile &tile, const GradientTile &out, int64_t most_rows, int64_t most_cols,
+           Workspace &work, const Run &run) {
+    const int64_t size = item_size(plan.kernel_dtype), wide = item_size(plan.work_dtype());
+    for (int64_t r = 0; r < tile.rows; r += most_rows)
+        for (int64_t c = 0; c < tile.cols; c += most_cols) {
+            const int64_t rows = std::min(most_rows, tile.rows - r), cols = std::min(most_cols, tile.cols - c);
+            const auto widened = [&](const char *data, int64_t stride, Packed &buffer) {
+                char *first = const_cast<char *>(data) + r * stride + c * size;
+                pack({first, plan.kernel_dtype, 0}, {first, rows, stride, cols, size}, KLDIV_FLOAT32, buffer.elements);
+                return reinterpret_cast<const char *>(buffer.elements);
+            };
+            const auto grad = [&](char *base, int64_t stride) {
+                return base == nullptr ? base : base + r * stride + c * wide;
+            };
+            const uint8_t *mask = tile.mask == nullptr ? nullptr : tile.mask + r * tile.mask_stride;
+            const Tile part = {widened(tile.t, tile.t_stride, work.t),
+                               widened(tile.p, tile.p_stride, work.p),
+                               cols * wide,
+                               cols * wide,
+                               rows,
+                               cols,
+                               mask,
+                               tile.mask_stride};
+            run(part,
+                GradientTile{grad(out.t, out.t_stride), grad(out.p, out.p_stride), out.t_stride, out.p_stride, nullptr},
+                r, c);
+        }
+}
+
+const void *factors_from(const void *factors, int64_t first, const Plan &plan) {
+    return static_cast<const char *>(factors) + first * item_size(plan.work_dtype());
+}
+
+// sums[r] = the sum of row r, and its gradients. A part is at most a segment long, so that sums keep their bits.
+void sum_rows(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
+    if (!plan.gradients()) return plan.functions.row_sums(tile, plan.parameters, sums);
+    const int wanted = static_cast<int>(plan.wanted);
+    if (plan.functions.row_gradients[wanted] != nullptr)
+        return plan.functions.row_gradients[wanted](tile, plan.parameters, out, sums);
+    const auto run = choose_functions(plan.options, KLDIV_FLOAT32).row_gradients[wanted];
+    const int64_t cols = std::min(tile.cols, kSegment);
+    std::fill_n(sums, tile.rows, 0.0);
+    widen(plan, tile, out, kLargestTile / cols, cols, work, [&](const Tile &part, GradientTile to, int64_t r, int64_t) {
+        double some[kGroupRows];
+        to.factors = factors_from(out.factors, r, plan);
+        run(part, plan.parameters, to, some);
+        for (int64_t i = 0; i < part.rows; ++i) sums[r + i] += some[i];
+    });
+}
+
+// sums[c] += the sum of column c. A part ends where a column's sum leaves the terms' format.
+void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
+    if (!plan.gradients()) return plan.functions.column_sums(tile, plan.parameters, sums);
+    if (plan.functions.column_gradients != nullptr)
+        return plan.functions.column_gradients(tile, plan.parameters, out, sums);
+    const auto run = choose_functions(plan.options, KLDIV_FLOAT32).column_gradients;
+    widen(plan, tile, out, kRowsInTerms, kLargestTile / kRowsInTerms, work,
+          [&](const Tile &part, GradientTile to, int64_t, int64_t c) {
+              to.factors = factors_from(out.factors, c, plan);
+              run(part, plan.parameters, to, sums + c);
+          });
 }
 
 // sums[r] += `count` classes of each of `rows` rows.
@@ -129,50 +196,11 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
                 tile.cols *= tile.rows;
                 tile.rows = 1;
             }
-            if (plan.gradients())
-                plan.functions.row_gradients[static_cast<int>(plan.wanted)](tile, plan.parameters, out.gradients, run);
-            else
-                plan.functions.row_sums(tile, plan.parameters, run);
+            sum_rows(plan, tile, out.gradients, run, work);
             if (out.staged) deliver(plan, cell, tile_rows, tile_cols, work);
             for (int64_t i = 0; i < tile.rows; ++i) work.sums[r + i] += run[i];
         }
     }
-}
-
-// Gradients of 16-bit columns: in tiles that are widened first. Their rows end where a column's sum leaves the terms'
-// format, so that the sums have the bits that column_sums gives.
-void widen_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
-    constexpr int64_t most = kLargestTile / kRowsInTerms;
-    const int64_t size = item_size(plan.kernel_dtype), grad_size = item_size(plan.work_dtype());
-    const Functions &wide = choose_functions(plan.options, KLDIV_FLOAT32);
-    for (int64_t c = 0; c < tile.cols; c += most)
-        for (int64_t r = 0; r < tile.rows; r += kRowsInTerms) {
-            const int64_t rows = std::min(kRowsInTerms, tile.rows - r), cols = std::min(most, tile.cols - c);
-            const auto widened = [&](const char *data, int64_t stride, Packed &buffer) {
-                pack({nullptr, plan.kernel_dtype, 0}, {const_cast<char *>(data) + r * stride + c * size, rows, stride, cols, size},
-                     KLDIV_FLOAT32, buffer.elements);
-                buffer.source = nullptr;
-                return reinterpret_cast<const char *>(buffer.elements);
-            };
-            const auto grad = [&](char *base, int64_t stride) {
-                return base == nullptr ? base : base + r * stride + c * grad_size;
-            };
-            const Tile part = {widened(tile.t, tile.t_stride, work.t), widened(tile.p, tile.p_stride, work.p),
-                               cols * grad_size, cols * grad_size, rows, cols, nullptr, 0};
-            wide.column_gradients(part, plan.parameters,
-                                  {grad(out.t, out.t_stride), grad(out.p, out.p_stride), out.t_stride, out.p_stride,
-                                   static_cast<const char *>(out.factors) + c * grad_size},
-                                  sums + c);
-        }
-}
-
-void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
-    if (!plan.gradients())
-        plan.functions.column_sums(tile, plan.parameters, sums);
-    else if (plan.functions.column_gradients != nullptr)
-        plan.functions.column_gradients(tile, plan.parameters, out, sums);
-    else
-        widen_columns(plan, tile, out, sums, work);
 }
 
 // Few columns, class after class without a gap: several classes are read as one wider row, and folded at the end.

@@ -76,8 +76,8 @@ void print_case(kldiv_operation operation, int d, Shape shape, double epsilon) {
     const std::vector<double> grads = d == KLDIV_FLOAT64 ? gradients<double>(t, p, kDtypes[d], shape, options)
                                                          : gradients<float>(t, p, kDtypes[d], shape, options);
     if (operation != KLDIV_KL) std::printf("%s ", kldiv_operation_name(operation));
-    std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n", kNames[d],
-                shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns), hash(grads));
+    std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n",
+                kNames[d], shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns), hash(grads));
 }
 
 }  // namespace

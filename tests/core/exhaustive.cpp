@@ -14,7 +14,7 @@
 void log_ratios_avx512(const float *, const float *, int64_t, float *);
 void log_ratios_avx2(const float *, const float *, int64_t, float *);
 void log_ratios_neon(const float *, const float *, int64_t, float *);
-void log_ratios_scalar(const float *, const float *, int64_t, float *);
+void log_ratios_baseline(const float *, const float *, int64_t, float *);
 
 namespace {
 
@@ -48,7 +48,7 @@ std::vector<Isa> isas_here() {
 #if defined(KLDIV_HAS_NEON)
         {"neon", log_ratios_neon},
 #endif
-        {"baseline", log_ratios_scalar},
+        {"baseline", log_ratios_baseline},
     };
     std::vector<Isa> found;
     for (const Isa &isa : known)

@@ -30,8 +30,10 @@ struct Constants {
     using T = typename V::Element;
     V low, high, beta, rest;
     explicit Constants(const Parameters &parameters)
-        : low(V::splat(static_cast<T>(parameters.low))), high(V::splat(static_cast<T>(parameters.high))),
-          beta(V::splat(static_cast<T>(parameters.beta))), rest(V::splat(static_cast<T>(1 - parameters.beta))) {}
+        : low(V::splat(static_cast<T>(parameters.low))),
+          high(V::splat(static_cast<T>(parameters.high))),
+          beta(V::splat(static_cast<T>(parameters.beta))),
+          rest(V::splat(static_cast<T>(1 - parameters.beta))) {}
 };
 
 // What happens to terms that have left the registers; `Half`: they are halves of terms.
@@ -66,8 +68,7 @@ struct Terms {
             for (int k = 0; k < kVectors; ++k) {
                 const V last = load(terms + whole + k * V::lanes);
                 sum[k] = V::select(V::equal(present[k], V::splat(1)), last, V::splat(0));
-                for (int64_t i = 0; i < whole; i += kLanes)
-                    sum[k] = V::add(sum[k], load(terms + i + k * V::lanes));
+                for (int64_t i = 0; i < whole; i += kLanes) sum[k] = V::add(sum[k], load(terms + i + k * V::lanes));
             }
             sums[r] = true_value(V::tree_sum(sum));
         }
@@ -289,7 +290,9 @@ struct Separable {
             } else {
                 const bool skip = tile.mask != nullptr && tile.mask[r * tile.mask_stride] == 0;
                 target_of(out, r).clear(tile.cols);
-                sums[r] = skip || !kValue ? 0 : Separable<Term, Load, General, Wanted::none>::row(t, p, tile.cols, 0, parts, {});
+                sums[r] = skip || !kValue
+                              ? 0
+                              : Separable<Term, Load, General, Wanted::none>::row(t, p, tile.cols, 0, parts, {});
             }
         }
     }
@@ -328,7 +331,6 @@ struct Separable {
             Sums::add_to_columns(terms, tile.cols, sums);
         }
     }
-
 };
 
 }  // namespace

@@ -59,7 +59,8 @@ inline Generalized<V> any_generalized(V t, V p, V difference) {
     const Generalized<V> close = generalized(t_safe, p_safe, reduced);
 
     const V limit = V::splat(static_cast<typename V::Element>(2.5 * V::exponent_unit));
-    const auto is_close = V::both(same_scale, V::both(V::less(V::sub(V::splat(0), limit), exponent), V::less(exponent, limit)));
+    const auto is_close =
+        V::both(same_scale, V::both(V::less(V::sub(V::splat(0), limit), exponent), V::less(exponent, limit)));
     const V s = V::div(reduced.difference, V::add(reduced.near, p_safe));
     const V z = V::mul(s, s);
     const V half = half_log(exponent, V::fma(V::mul(s, z), atanh_polynomial(z), s));

@@ -36,7 +36,8 @@ struct GeneralizedKl {
             grad.p = V::mul(factor, V::div(V::sub(p, t), p));
             // Where t is 0 the value is p.
             if constexpr (General) {
-                const V at_zero = V::select(V::both(V::equal(t, V::splat(0)), V::less(V::splat(0), p)), factor, V::splat(0));
+                const V at_zero =
+                    V::select(V::both(V::equal(t, V::splat(0)), V::less(V::splat(0), p)), factor, V::splat(0));
                 const auto varies = V::both(V::less(V::splat(0), t), V::less(V::splat(0), p));
                 grad.p = V::select(V::unordered(t, p), V::add(t, p), V::select(varies, grad.p, at_zero));
             }
