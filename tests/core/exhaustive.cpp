@@ -1,5 +1,6 @@
 // Every float32 in [1e-7, 1] as y_pred beside y_true = 1, and the other way round, and dense sets of pairs: the greatest
-// error of log(t/p), in units of the last place of the true value, on every ISA that this machine can run.
+// error of log(t/p) and of the terms that are never negative, in units of the last place of the true value, on every ISA
+// that this machine can run.
 //     exhaustive [STEP]      every STEP-th float (default: 1, all of them)
 #include <algorithm>
 #include <cmath>
@@ -32,13 +33,61 @@ float from_bits(uint32_t bits) {
     return x;
 }
 
-struct Isa {
+// ---- What is measured: a function as compiled for an ISA, and its value in double ----
+
+// log1p of the exact difference: a double's accuracy however near the two are.
+double log_ratio(double t, double p) { return std::log1p((t - p) / p); }
+
+// p ((1 + r) log(1 + r) - r) with r = (t - p)/p: a series where the two parts cancel.
+double generalized(double difference, double p) {
+    const double r = difference / p;
+    if (std::fabs(r) > 0.05) return (p + difference) * std::log1p(r) - difference;
+    double sum = 0, power = r;
+    for (int k = 2; k < 16; ++k) {
+        power *= -r;
+        sum -= power / (k * (k - 1.0));
+    }
+    return p * sum;
+}
+
+double generalized_kl(double t, double p) { return generalized(t - p, p); }
+double jeffreys(double t, double p) { return (t - p) * log_ratio(t, p); }
+double jsd(double t, double p) {
+    const double m = (t + p) / 2, half = (t - p) / 2;
+    return (generalized(half, m) + generalized(-half, m)) / 2;
+}
+
+struct Subject {
+    const char *isa;
     const char *name;
-    void (*log_ratios)(const float *t, const float *p, int64_t n, float *out);
+    double most;  // ulp
+    double (*exact)(double t, double p);
+    void (*log_ratios)(const float *t, const float *p, int64_t n, float *out);  // nullptr: the operation's terms
+    kldiv_operation operation;
+
+    void evaluate(std::vector<float> &t, std::vector<float> &p, std::vector<double> &out) const {
+        if (log_ratios != nullptr) {
+            std::vector<float> logs(t.size());
+            log_ratios(t.data(), p.data(), static_cast<int64_t>(t.size()), logs.data());
+            std::copy(logs.begin(), logs.end(), out.begin());
+            return;
+        }
+        kldiv_select_isa(isa);
+        const kldiv_axis axes[] = {{static_cast<int64_t>(t.size()), {4, 4, 0, 0, 0, 8}}, {1, {}}};
+        kldiv_problem problem = {1, 1, axes, {}, KLDIV_DEFAULTS};
+        problem.options.operation = operation;
+        problem.operands[KLDIV_Y_TRUE] = {t.data(), KLDIV_FLOAT32, 0};
+        problem.operands[KLDIV_Y_PRED] = {p.data(), KLDIV_FLOAT32, 0};
+        problem.operands[KLDIV_OUT] = {out.data(), KLDIV_FLOAT64, 0};
+        kldiv_run(&problem, nullptr);
+    }
 };
 
-std::vector<Isa> isas_here() {
-    const Isa known[] = {
+std::vector<Subject> subjects() {
+    const struct {
+        const char *name;
+        void (*log_ratios)(const float *, const float *, int64_t, float *);
+    } isas[] = {
 #if defined(KLDIV_HAS_AVX512)
         {"avx512", log_ratios_avx512},
 #endif
@@ -50,45 +99,51 @@ std::vector<Isa> isas_here() {
 #endif
         {"baseline", log_ratios_baseline},
     };
-    std::vector<Isa> found;
-    for (const Isa &isa : known)
-        for (int i = 0; kldiv_isa_name(i) != nullptr; ++i)
-            if (std::strcmp(kldiv_isa_name(i), isa.name) == 0) found.push_back(isa);
+    std::vector<Subject> found;
+    for (const auto &isa : isas) {
+        if (kldiv_select_isa(isa.name) != 0) continue;
+        // Without FMA the parts of generalized_kl that cancel to a tenth have a rounding more.
+        const double most = std::strcmp(isa.name, "baseline") == 0 ? 12 : 5;
+        found.push_back({isa.name, "log(t/p)", 2, log_ratio, isa.log_ratios, KLDIV_KL});
+        found.push_back({isa.name, "generalized_kl", most, generalized_kl, nullptr, KLDIV_GENERALIZED_KL});
+        found.push_back({isa.name, "jsd", most, jsd, nullptr, KLDIV_JSD});
+        found.push_back({isa.name, "jeffreys", most, jeffreys, nullptr, KLDIV_JEFFREYS});
+    }
     return found;
 }
+
+// ---- Sweeps ----
 
 struct Worst {
     double ulp = 0;
     float t = 0, p = 0;
 };
 
-// log1p of the exact difference: a double's accuracy however near the two are.
-double reference(double t, double p) { return std::log1p((t - p) / p); }
-
 double ulp_of(double x) { return std::ldexp(1.0, std::ilogb(x) - 23); }
 
+size_t isas_in(const std::vector<Subject> &all) {
+    return static_cast<size_t>(
+        std::count_if(all.begin(), all.end(), [&](const Subject &s) { return s.exact == all[0].exact; }));
+}
+
 template <class Pair>
-std::vector<Worst> sweep(const std::vector<Isa> &isas, int64_t count, Pair pair) {
-    std::vector<Worst> worst(isas.size());
-    std::vector<float> t(kChunk), p(kChunk);
-    std::vector<float> out(kChunk);
-    std::vector<double> exact(kChunk);
-    std::fill(t.begin(), t.end(), 1.0f), std::fill(p.begin(), p.end(), 1.0f);
+std::vector<Worst> sweep(const std::vector<Subject> &all, int64_t count, Pair pair) {
+    std::vector<Worst> worst(all.size());
+    std::vector<float> t(kChunk, 1.0f), p(kChunk, 1.0f);
+    std::vector<double> out(kChunk), exact(kChunk);
     for (int64_t first = 0; first < count; first += kChunk) {
         const int64_t n = count - first < kChunk ? count - first : kChunk;
-        for (int64_t i = 0; i < n; ++i) {
-            pair(first + i, t[i], p[i]);
-            exact[i] = reference(t[i], p[i]);
-        }
-        for (size_t k = 0; k < isas.size(); ++k) {
-            isas[k].log_ratios(t.data(), p.data(), kChunk, out.data());
-            for (int64_t i = 0; i < n; ++i) {
-                if (exact[i] == 0) {
-                    if (out[i] != 0) worst[k] = {INFINITY, t[i], p[i]};
-                    continue;
+        for (int64_t i = 0; i < n; ++i) pair(first + i, t[i], p[i]);
+        // Subjects of one name stand a whole ISA apart: the exact values are computed once for all of them.
+        const size_t names = all.size() / isas_in(all);
+        for (size_t name = 0; name < names; ++name) {
+            for (int64_t i = 0; i < n; ++i) exact[i] = all[name].exact(t[i], p[i]);
+            for (size_t k = name; k < all.size(); k += names) {
+                all[k].evaluate(t, p, out);
+                for (int64_t i = 0; i < n; ++i) {
+                    const double error = exact[i] == out[i] ? 0 : std::fabs(out[i] - exact[i]) / ulp_of(exact[i]);
+                    if (!(error <= worst[k].ulp)) worst[k] = {error, t[i], p[i]};
                 }
-                const double error = std::fabs(out[i] - exact[i]) / ulp_of(exact[i]);
-                if (!(error <= worst[k].ulp)) worst[k] = {error, t[i], p[i]};
             }
         }
     }
@@ -99,7 +154,7 @@ std::vector<Worst> sweep(const std::vector<Isa> &isas, int64_t count, Pair pair)
 
 int main(int argc, char **argv) {
     const int64_t step = argc > 1 ? std::atoll(argv[1]) : 1;
-    const std::vector<Isa> isas = isas_here();
+    const std::vector<Subject> all_subjects = subjects();
     const uint32_t low = bits_of(kEpsilon), high = bits_of(1.0f);
     const int64_t all = (high - low) / step + 1;
     const auto number = [&](int64_t i) { return from_bits(low + static_cast<uint32_t>(i * step)); };
@@ -109,15 +164,15 @@ int main(int argc, char **argv) {
         int64_t count;
         std::vector<Worst> worst;
     } cases[] = {
-        {"t = 1, every p", all, sweep(isas, all, [&](int64_t i, float &t, float &p) { t = 1, p = number(i); })},
-        {"p = 1, every t", all, sweep(isas, all, [&](int64_t i, float &t, float &p) { t = number(i), p = 1; })},
+        {"t = 1, every p", all, sweep(all_subjects, all, [&](int64_t i, float &t, float &p) { t = 1, p = number(i); })},
+        {"p = 1, every t", all, sweep(all_subjects, all, [&](int64_t i, float &t, float &p) { t = number(i), p = 1; })},
         {"t and p unrelated", all / 4,
-         sweep(isas, all / 4,
+         sweep(all_subjects, all / 4,
                [&](int64_t i, float &t, float &p) {
                    t = number(splitmix64(2 * i) % all), p = number(splitmix64(2 * i + 1) % all);
                })},
         {"p within 2^-8 of t", all / 4,
-         sweep(isas, all / 4,
+         sweep(all_subjects, all / 4,
                [&](int64_t i, float &t, float &p) {
                    const uint64_t h = splitmix64(i);
                    const uint32_t at = low + static_cast<uint32_t>(h % (high - low));
@@ -125,12 +180,13 @@ int main(int argc, char **argv) {
                    t = from_bits(at), p = from_bits(at + far < high ? at + far : high);
                })},
     };
-    double greatest = 0;
+    bool good = true;
     for (const Case &c : cases)
-        for (size_t k = 0; k < isas.size(); ++k) {
-            std::printf("| %s | %s | %lld | %.3f | %a | %a |\n", isas[k].name, c.name, static_cast<long long>(c.count),
-                        c.worst[k].ulp, c.worst[k].t, c.worst[k].p);
-            if (c.worst[k].ulp > greatest) greatest = c.worst[k].ulp;
+        for (size_t k = 0; k < all_subjects.size(); ++k) {
+            const Subject &subject = all_subjects[k];
+            std::printf("| %s | %s | %s | %lld | %.3f | %a | %a |\n", subject.isa, subject.name, c.name,
+                        static_cast<long long>(c.count), c.worst[k].ulp, c.worst[k].t, c.worst[k].p);
+            good = good && c.worst[k].ulp <= subject.most;
         }
-    return greatest <= 2 ? 0 : 1;
+    return good ? 0 : 1;
 }
