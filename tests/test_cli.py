@@ -19,7 +19,10 @@ from pathlib import Path
 import kldiv_fast
 import numpy as np
 import pytest
-from kldiv_fast import _cli, _files, _kl
+from kldiv_fast import _cli, _files
+from kldiv_fast._divergence import Options, compute, prepare
+from kldiv_fast._meaning import REDUCTIONS
+from kldiv_fast._operations import OPERATIONS
 from oracle import distributions
 
 COMMAND = [sys.executable, "-m", "kldiv_fast"]
@@ -113,7 +116,7 @@ def test_bits_are_those_of_kl(files, capsys, rng, arguments, keywords, dtypes):
     np.save("w.npy", rng.random(70 if "axis" in keywords else n))
     np.save("m.npy", rng.random(70 if "axis" in keywords else n) < 0.8)
     keywords = {k: np.load(v) if str(v).endswith(".npy") else v for k, v in keywords.items()}
-    for reduction in filter(None, _kl.REDUCTIONS):
+    for reduction in filter(None, REDUCTIONS):
         expected = kldiv_fast.kl(*pair(), reduction=reduction, **keywords)
         status, output, _ = main(capsys, "x.npy", "y.npy", "--reduction", reduction, *arguments)
         assert status == 0
@@ -139,7 +142,7 @@ def test_nothing(files, capsys, shape):
     np.save("e.npy", np.empty(shape, np.float32))
     e = np.load("e.npy")
     axes = [-1, 0, *([1] if len(shape) > 2 else [])]
-    for axis, reduction in itertools.product(axes, filter(None, _kl.REDUCTIONS)):
+    for axis, reduction in itertools.product(axes, filter(None, REDUCTIONS)):
         rows = np.delete(shape, axis)
         if reduction == "none" and np.prod(rows) > 1000:
             continue
@@ -708,9 +711,10 @@ def test_progress_bar_on_a_terminal(files):
 def test_progress(reduction):
     """Is told as the part that is done, and what it raises ends the call."""
     view = np.broadcast_to(np.full(1000, 0.001, np.float32), (1_000_000, 1000))
-    problem = _kl.prepare(view, view, -1, 1e-7, reduction, None, None, None)
+    options = Options.read(OPERATIONS[0], 1e-7, None, None, {})
+    problem = prepare(view, view, -1, reduction, None, None, options)
     parts = []
-    value = _kl.compute(problem, reduction, None, lambda part: parts.append(part))
+    value = compute(problem, None, lambda part: parts.append(part))
     np.testing.assert_array_equal(value, kldiv_fast.kl(view, view, reduction=reduction))
     assert parts
     assert parts == sorted(parts)
@@ -723,7 +727,7 @@ def test_progress(reduction):
         raise Enough
 
     with pytest.raises(Enough):
-        _kl.compute(problem, reduction, None, stop)
+        compute(problem, None, stop)
 
 
 # ---- without files ----

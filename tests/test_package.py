@@ -11,14 +11,27 @@ import time
 import kldiv_fast
 import numpy as np
 import pytest
-from kldiv_fast import _kl
+from kldiv_fast._divergence import gradient_function, value_function
+from kldiv_fast._operations import OPERATIONS
 from processes import run_python
 
 
-def test_signature_is_that_of_the_implementation():
-    assert inspect.signature(kldiv_fast.kl) == inspect.signature(_kl.kl)
-    assert "Kullback-Leibler" in kldiv_fast.kl.__doc__
-    assert pickle.loads(pickle.dumps(kldiv_fast.kl)) is kldiv_fast.kl
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda row: row.name)
+@pytest.mark.parametrize("make", [value_function, gradient_function])
+def test_signature_is_that_of_the_implementation(operation, make):
+    fallback = make(operation)
+    function = getattr(kldiv_fast, fallback.__name__)
+    ours = dict(inspect.signature(function).parameters)
+    assert {name: ours.pop(name).default for name in operation.parameters} == dict.fromkeys(
+        operation.parameters, 0.5
+    )
+    theirs = dict(inspect.signature(fallback).parameters)
+    assert theirs.pop("parameters").kind is inspect.Parameter.VAR_KEYWORD
+    assert list(ours.items()) == list(theirs.items())
+    assert "divergence" in function.__doc__
+    assert function.__module__ == "kldiv_fast"
+    assert function.__name__ == fallback.__name__
+    assert pickle.loads(pickle.dumps(function)) is function
 
 
 @pytest.mark.parametrize("name", kldiv_fast.__all__)

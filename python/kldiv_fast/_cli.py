@@ -12,8 +12,10 @@ from importlib.util import find_spec
 import numpy as np
 
 import kldiv_fast
+from kldiv_fast._divergence import Options, compute, prepare
 from kldiv_fast._files import InputError, check_output, load, write_rows
-from kldiv_fast._kl import broadcast, compute, is_none, prepare
+from kldiv_fast._meaning import broadcast, is_none
+from kldiv_fast._operations import OPERATIONS
 
 
 class OutputError(Exception):
@@ -81,8 +83,8 @@ def _tell(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m kldiv_fast",
-        description="Kullback-Leibler divergence, in nats, of the arrays in two files, with the meaning of "
-        "keras.losses.KLDivergence. Without files: a demonstration.",
+        description="A divergence of the arrays in two files: Kullback-Leibler's, in nats, with the meaning of "
+        "keras.losses.KLDivergence, or another. Without files: a demonstration.",
     )
     parser.add_argument("y_true", nargs="?", help="FILE.npy (memory-mapped), or FILE.npz:NAME")
     parser.add_argument("y_pred", nargs="?", help="the same for the predictions")
@@ -92,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--epsilon", type=_epsilon, default=1e-7, help="clip, or 'none' (default: 1e-7)"
     )
+    names = [operation.name for operation in OPERATIONS]
+    parser.add_argument(
+        "--divergence", metavar="NAME", default="kl", help=f"{', '.join(names)} (default: kl)"
+    )
+    parser.add_argument("--base", type=_base, help="of the logarithm: 2 for bits (default: nats)")
+    parser.add_argument("--beta", type=_beta, help="of jsd, 0 to 1 (default: 0.5)")
     parser.add_argument("--reduction", default="mean", help="as in kldiv_fast.kl (default: mean)")
     parser.add_argument("--sample-weight", metavar="FILE", help="a weight for each row")
     parser.add_argument("--mask", metavar="FILE", help="false where a row does not count")
@@ -127,6 +135,30 @@ def _epsilon(text: str) -> float | None:
         raise InputError(f"--epsilon is {text!r}; expected a number in [0, 1), or none") from None
 
 
+def _base(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--base is {text!r}; expected a positive number other than 1") from None
+
+
+def _beta(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--beta is {text!r}; expected a number in [0, 1]") from None
+
+
+def _core_options(options: argparse.Namespace) -> Options:
+    """What the core is to do, of the words that were given."""
+    operation = next((row for row in OPERATIONS if row.name == options.divergence), None)
+    if operation is None:
+        names = ", ".join(row.name for row in OPERATIONS)
+        raise InputError(f"--divergence is {options.divergence!r}; expected one of: {names}")
+    parameters = {} if options.beta is None else {"beta": options.beta}
+    return Options.read(operation, options.epsilon, options.base, options.num_threads, parameters)
+
+
 def _num_threads(text: str) -> int:
     try:
         return int(text)
@@ -156,11 +188,10 @@ def _run_files(options: argparse.Namespace) -> None:
             arrays["Y_TRUE"],
             arrays["Y_PRED"],
             options.axis,
-            options.epsilon,
             options.reduction,
             arrays.get("--sample-weight"),
             arrays.get("--mask"),
-            options.num_threads,
+            _core_options(options),
         )
         value = _compute(problem, options)
     except (TypeError, ValueError, MemoryError) as error:
@@ -175,28 +206,26 @@ def _compute(problem, options):
             options.rows,
             problem.arranged.rows,
             problem.dtype,
-            lambda rows: _kl(problem, "none", rows),
+            lambda rows: _run(problem._replace(reduction="none"), rows),
         )
         if is_none(options.reduction):
             return None
-    return _kl(problem, options.reduction)
+    return _run(problem)
 
 
-def _kl(problem, reduction, out=None):
+def _run(problem, out=None):
     """One call of the core, with tqdm's bar if it takes long and a terminal watches."""
     if sys.stderr is None or not sys.stderr.isatty() or find_spec("tqdm") is None:
-        return compute(problem, reduction, out)
+        return compute(problem, out)
     from tqdm import tqdm
 
     total = _bytes(problem)
     with tqdm(total=total, unit="B", unit_scale=True, leave=False, delay=0.5) as bar:
-        return compute(
-            problem, reduction, out, lambda done: bar.update(round(done * total) - bar.n)
-        )
+        return compute(problem, out, lambda done: bar.update(round(done * total) - bar.n))
 
 
 def _bytes(problem) -> int:
-    return problem.given_true.nbytes + problem.given_pred.nbytes
+    return sum(x.nbytes for x in problem.given.values())
 
 
 def _report(value, problem, options, seconds: float) -> None:
@@ -205,7 +234,7 @@ def _report(value, problem, options, seconds: float) -> None:
     classes = math.prod(broadcast(*(shape[len(shape) - arranged.class_ndim :] for shape in sides)))
     passes = 1 if options.rows is None or value is None else 2
     lines = {
-        "value": "(rows kept)" if value is None else _show(value),
+        "value": "(rows kept)" if value is None else _show(value, _unit(options.base)),
         "rows": f"{math.prod(arranged.rows):,}",
         "classes": f"{classes:,}",
         "time": f"{seconds:.6f} s",
@@ -219,7 +248,12 @@ def _report(value, problem, options, seconds: float) -> None:
         print(f"{name:<10}{text}")
 
 
-def _show(value) -> str:
+def _unit(base: float | None) -> str:
+    units = {None: "nats", 2: "bits"}
+    return units.get(base, f"(base {base:g})" if base is not None else "")
+
+
+def _show(value, unit: str) -> str:
     if np.ndim(value):
         return np.array2string(value, threshold=20, floatmode="unique")
-    return f"{value!s} nats"
+    return f"{value!s} {unit}"

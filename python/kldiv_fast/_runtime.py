@@ -1,4 +1,4 @@
-"""What runs: the ISAs, and :func:`kldiv_fast.show_runtime`, which puts facts of build and process into words."""
+"""What runs: the ISAs, the threads and who brings them, and :func:`kldiv_fast.show_runtime`, which puts facts of build and process into words."""
 
 import os
 import platform
@@ -6,6 +6,7 @@ import platform
 import numpy as np
 
 from kldiv_fast import _core
+from kldiv_fast._meaning import check_threads
 
 
 def available_isas():
@@ -40,6 +41,48 @@ def current_isa():
     True
     """
     return _core.current_isa()
+
+
+def set_num_threads(n):
+    """Set how many threads a call of :func:`kl` or another divergence may use.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1. A call never has more threads than OpenMP allows (``OMP_NUM_THREADS``,
+        ``threadpoolctl``), nor than the calling thread may use processors.
+        None gives the choice back to OpenMP.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is no integer, or below 1.
+
+    Examples
+    --------
+    >>> import kldiv_fast
+    >>> kldiv_fast.set_num_threads(1)
+    >>> kldiv_fast.get_num_threads()
+    1
+    >>> kldiv_fast.set_num_threads(None)
+    """
+    _core.set_num_threads(0 if n is None else check_threads(n, "n"))
+
+
+def get_num_threads():
+    """Threads that a large call of :func:`kl` uses when it names no number.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import kldiv_fast
+    >>> kldiv_fast.get_num_threads() >= 1
+    True
+    """
+    return _core.get_num_threads()
 
 
 def set_executor(name):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from kldiv_fast import _core, _kl
+from kldiv_fast import _core, _meaning
 from kldiv_fast._arrays import BFLOAT16, as_array, is_float, is_sequence, refuse
 from kldiv_fast._labels import check_labels
 
@@ -125,19 +125,19 @@ def kl(
     >>> print(f"{gradient[0, 1]:.4f}")
     -1.2500
     """
-    _kl._check_reduction(reduction)
-    epsilon = _kl._check_epsilon(epsilon)
+    _meaning.check_reduction(reduction)
+    epsilon = _meaning.check_epsilon(epsilon)
     true, pred = _as_arrays(y_true, y_pred)
-    true, pred = _kl._match_ranks(true, pred)
-    axes = _kl._check_axes(axis, max(true.ndim, pred.ndim))
+    true, pred = _meaning.match_ranks(true, pred)
+    axes = _meaning.check_axes(axis, max(true.ndim, pred.ndim))
     check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
-    shape = _kl._broadcast_shape(true, pred)
+    shape = _meaning.broadcast_shape(true, pred)
     true, pred = (_rows_by_classes(x, shape, axes) for x in (true, pred))
     values = rows(true, pred, epsilon)
-    weights = _kl._Weights(None, None, 1.0)
+    weights = _meaning.Weights()
     if sample_weight is not None or mask is not None:
         weights = _read_weights(sample_weight, mask, reduction, values.dtype)
-        values, _, _, weights = _kl._attach_weights(values, values, values.shape, weights)
+        values, _, _, weights = _meaning.attach_weights(values, values, values.shape, weights)
     return _reduce(values, weights, reduction)
 
 
@@ -268,14 +268,14 @@ def _as_arrays(y_true, y_pred):
     if not is_float(true.dtype) or is_sequence(y_true):
         true = true.astype(pred.dtype)
     if true.dtype != pred.dtype:
-        wide = _kl._result_dtype(true.dtype, pred.dtype)
+        wide = _meaning.result_dtype(true.dtype, pred.dtype)
         true, pred = true.astype(wide), pred.astype(wide)
     return true, pred
 
 
 def _rows_by_classes(x, shape, axes):
     """`x` broadcast to `shape`, its class axes made one and moved to the end."""
-    x = _kl._classes_last(jnp.broadcast_to(x, shape), len(shape), axes)
+    x = _meaning.classes_last(jnp.broadcast_to(x, shape), len(shape), axes)
     batch = x.shape[: len(shape) - len(axes)]
     return x.reshape(*batch, math.prod(x.shape[len(batch) :]))
 
@@ -284,7 +284,7 @@ def _rows_by_classes(x, shape, axes):
 
 
 def _read_weights(sample_weight, mask, reduction, dtype):
-    weight, scale = None, 1.0
+    weight = None
     if sample_weight is not None:
         weight = _as_array(sample_weight, "sample_weight").astype(dtype)
     if mask is not None:
@@ -292,11 +292,11 @@ def _read_weights(sample_weight, mask, reduction, dtype):
         if mask.dtype.kind not in "biu":
             refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
         mask = mask.astype(bool)
-        if reduction in ("mean", "sum_over_batch_size"):
-            scale = _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))
-        if weight is not None:
-            mask, weight = _kl._match_mask(mask, weight)
-    return _kl._Weights(weight, mask, scale)
+
+    def scale(mask):
+        return _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))
+
+    return _meaning.weights_of(weight, mask, reduction, scale)
 
 
 def _reduce(values, weights, reduction):
@@ -307,7 +307,7 @@ def _reduce(values, weights, reduction):
         weight = jnp.where(weights.mask, ones if weight is None else weight, 0)
     if weight is not None:
         values = values * weight
-    if _kl.is_none(reduction):
+    if _meaning.is_none(reduction):
         return values
     total = values.sum() * weights.scale
     if reduction == "sum":

@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise ImportError("kldiv_fast.torch needs PyTorch: pip install 'kldiv_fast[torch]'") from error
 
-from kldiv_fast import _core, _kl
+from kldiv_fast import _core, _meaning
 from kldiv_fast._arrays import as_array, check_layout, refuse
 
 __all__ = ["kl"]
@@ -85,12 +85,12 @@ def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight
     >>> f"{loss.item():.6f}", f"{y_pred.grad[0, 1].item():.6f}"
     ('0.458143', '-1.250000')
     """
-    _kl._check_reduction(reduction)
-    epsilon = _kl._check_epsilon(epsilon)
+    _meaning.check_reduction(reduction)
+    epsilon = _meaning.check_epsilon(epsilon)
     true, pred = _check_tensor(y_true, "y_true"), _check_tensor(y_pred, "y_pred")
-    true, pred = _kl._match_ranks(*_one_dtype(true, pred))
+    true, pred = _meaning.match_ranks(*_one_dtype(true, pred))
     true, pred = _broadcast(true, pred)
-    axes = _kl._check_axes(axis, true.ndim)
+    axes = _meaning.check_axes(axis, true.ndim)
     values = rows(_classes_last(true, axes), _classes_last(pred, axes), epsilon)
     if sample_weight is None and mask is None:
         return _reduce(values, reduction)
@@ -139,7 +139,7 @@ def _one_dtype(true, pred):
 def _broadcast(true, pred):
     if true.shape == pred.shape:
         return true, pred
-    shape = _kl._broadcast_shape(true, pred)
+    shape = _meaning.broadcast_shape(true, pred)
     return true.expand(shape), pred.expand(shape)
 
 
@@ -169,7 +169,7 @@ def _reduce_weighted(values, sample_weight, mask, reduction):
     """Keras's reduction: weight and mask made equal in rank to each other, then to the rows."""
     dtype = values.dtype
     weights = _read_weights(sample_weight, mask, reduction, dtype)
-    values, _, _, weights = _kl._attach_weights(values, values, tuple(values.shape), weights)
+    values, _, _, weights = _meaning.attach_weights(values, values, tuple(values.shape), weights)
     weight = weights.weight
     if weights.mask is not None:
         values = torch.where(weights.mask, values, 0)
@@ -178,7 +178,7 @@ def _reduce_weighted(values, sample_weight, mask, reduction):
 
 
 def _read_weights(sample_weight, mask, reduction, dtype):
-    weight, scale = None, 1.0
+    weight = None
     if sample_weight is not None:
         weight = _as_tensor(sample_weight, "sample_weight")
         if weight.dtype not in (torch.float32, torch.float64):
@@ -188,12 +188,12 @@ def _read_weights(sample_weight, mask, reduction, dtype):
         if mask.dtype not in _INTEGERS:
             refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
         mask = mask != 0
-        if reduction in ("mean", "sum_over_batch_size"):
-            valid = mask.sum(dtype=torch.float64)
-            scale = torch.where(valid == 0, 0, mask.numel() / valid).to(dtype)
-        if weight is not None:
-            mask, weight = _kl._match_mask(mask, weight)
-    return _kl._Weights(weight, mask, scale)
+
+    def scale(mask):
+        valid = mask.sum(dtype=torch.float64)
+        return torch.where(valid == 0, 0, mask.numel() / valid).to(dtype)
+
+    return _meaning.weights_of(weight, mask, reduction, scale)
 
 
 def _as_tensor(x, name):

@@ -81,49 +81,55 @@ Shape broadcast(const TF_Tensor *t, const TF_Tensor *p) {
     return shape;
 }
 
-kldiv_axis &axis_at(kldiv_problem &problem, int i) {
-    return i < problem.batch_ndim ? problem.batch[i] : problem.classes[0];
-}
+// A problem whose axes stand beside it, to be moved about until `run` points to them.
+struct Problem : kldiv_problem {
+    kldiv_axis nest[KLDIV_MAX_AXES];
 
-// Bytes along each axis of the nest; 0 where the tensor's own extent, 1, is repeated.
-void set_strides(kldiv_problem &problem, const TF_Tensor *tensor, int64_t kldiv_axis::*stride) {
+    explicit Problem(const Shape &shape) : kldiv_problem{} {
+        batch_ndim = shape.ndim - 1;
+        class_ndim = 1;
+        options = kldiv_options KLDIV_DEFAULTS;
+        for (int i = 0; i < shape.ndim; ++i) nest[i] = {shape.extents[i], {}};
+    }
+};
+
+// An input; its axes stand at the nest's end. Bytes along each, 0 where the tensor's own extent, 1, is repeated.
+void set_input(Problem &problem, kldiv_role role, const TF_Tensor *tensor) {
+    problem.operands[role] = {tf.TensorData(tensor), dtype_of(tensor), 0};
     int64_t bytes = item_size(tensor);
     for (int i = 0; i <= problem.batch_ndim; ++i) {
         const int64_t extent = extent_from_end(tensor, i);
-        axis_at(problem, problem.batch_ndim - i).*stride = extent == 1 ? 0 : bytes;
+        problem.nest[problem.batch_ndim - i].strides[role] = extent == 1 ? 0 : bytes;
         bytes *= extent;
     }
 }
 
-// The same for a contiguous array over the nest's outer `ndim` axes.
-void set_dense_strides(kldiv_problem &problem, int ndim, int64_t bytes, int64_t kldiv_axis::*stride) {
+// A contiguous tensor over the nest's outer `ndim` axes.
+void set_dense(Problem &problem, kldiv_role role, const TF_Tensor *tensor, int ndim) {
+    problem.operands[role] = {tf.TensorData(tensor), dtype_of(tensor), 0};
+    int64_t bytes = item_size(tensor);
     for (int i = ndim - 1; i >= 0; --i) {
-        axis_at(problem, i).*stride = bytes;
-        bytes *= axis_at(problem, i).extent;
+        problem.nest[i].strides[role] = bytes;
+        bytes *= problem.nest[i].extent;
     }
 }
 
-kldiv_problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *epsilon, const Shape &shape) {
-    kldiv_problem problem{};
-    problem.batch_ndim = shape.ndim - 1;
-    problem.class_ndim = 1;
-    for (int i = 0; i < shape.ndim; ++i) axis_at(problem, i).extent = shape.extents[i];
-    problem.y_true = {tf.TensorData(t), dtype_of(t), 0};
-    problem.y_pred = {tf.TensorData(p), dtype_of(p), 0};
-    set_strides(problem, t, &kldiv_axis::y_true);
-    set_strides(problem, p, &kldiv_axis::y_pred);
-    problem.clip = 1;
+Problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *epsilon, const Shape &shape) {
+    Problem problem(shape);
+    set_input(problem, KLDIV_Y_TRUE, t);
+    set_input(problem, KLDIV_Y_PRED, p);
     if (tf.NumDims(epsilon) != 0) throw Failure{TSL_INVALID_ARGUMENT, "epsilon is no scalar"};
-    problem.epsilon = *static_cast<const double *>(tf.TensorData(epsilon));
-    if (!(problem.epsilon >= 0 && problem.epsilon < 1))
+    problem.options.epsilon = *static_cast<const double *>(tf.TensorData(epsilon));
+    if (!(problem.options.epsilon >= 0 && problem.options.epsilon < 1))
         throw Failure{TSL_INVALID_ARGUMENT,
-                      "epsilon is " + std::to_string(problem.epsilon) + "; expected a number in [0, 1)"};
+                      "epsilon is " + std::to_string(problem.options.epsilon) + "; expected a number in [0, 1)"};
     return problem;
 }
 
-void run(kldiv_problem &problem) {
+void run(Problem &problem) {
     if (core == nullptr) throw Failure{TSL_FAILED_PRECONDITION, "kldiv_fast's op was loaded without kldiv_fast"};
-    problem.poll = poll_here();
+    problem.axes = problem.nest;
+    problem.options.poll = poll_here();
     switch (core(&problem, nullptr)) {
         case KLDIV_OK: return;
         case KLDIV_NO_MEMORY: throw Failure{TSL_RESOURCE_EXHAUSTED, "no memory for partial sums"};
@@ -145,32 +151,27 @@ Tensor allocate(TF_OpKernelContext *context, const TF_Tensor *like, const Shape 
 void rows(TF_OpKernelContext *context, TF_Status *status) {
     const Tensor t = input(context, 0, status), p = input(context, 1, status), epsilon = input(context, 2, status);
     const Shape shape = broadcast(t.get(), p.get());
-    kldiv_problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
+    Problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
     const Tensor output = allocate(context, p.get(), shape, problem.batch_ndim, status);
-    problem.out = tf.TensorData(output.get());
-    problem.out_dtype = dtype_of(p.get());
-    set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::out);
+    set_dense(problem, KLDIV_OUT, output.get(), problem.batch_ndim);
     run(problem);
 }
 
 // With respect to one input, of the shape that the two broadcast to: Python sums over the axes that were repeated.
-template <void *kldiv_problem::*target, int64_t kldiv_axis::*stride>
+template <kldiv_role role>
 void gradient(TF_OpKernelContext *context, TF_Status *status) {
     const Tensor t = input(context, 0, status), p = input(context, 1, status), epsilon = input(context, 2, status),
                  upstream = input(context, 3, status);
     const Shape shape = broadcast(t.get(), p.get());
-    kldiv_problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
+    Problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
     bool fits = tf.NumDims(upstream.get()) == problem.batch_ndim;
     for (int i = 0; fits && i < problem.batch_ndim; ++i) fits = tf.Dim(upstream.get(), i) == shape.extents[i];
     if (!fits)
         throw Failure{TSL_INVALID_ARGUMENT,
                       "upstream has shape " + shape_of(upstream.get()) + "; expected one value a row"};
-    problem.upstream = {tf.TensorData(upstream.get()), dtype_of(p.get()), 0};
-    set_dense_strides(problem, problem.batch_ndim, item_size(p.get()), &kldiv_axis::upstream);
+    set_dense(problem, KLDIV_UPSTREAM, upstream.get(), problem.batch_ndim);
     const Tensor output = allocate(context, p.get(), shape, shape.ndim, status);
-    problem.*target = tf.TensorData(output.get());
-    problem.grad_dtype = dtype_of(p.get());
-    set_dense_strides(problem, shape.ndim, item_size(p.get()), stride);
+    set_dense(problem, role, output.get(), shape.ndim);
     run(problem);
 }
 
@@ -234,10 +235,8 @@ const char *const missing = [] {
     const char *name = find_tensorflow();
     if (name != nullptr) return name;
     register_op("KldivFastRows", nullptr, "rows: T", compute<rows>);
-    register_op("KldivFastGradYTrue", "upstream: T", "grad: T",
-                compute<gradient<&kldiv_problem::grad_y_true, &kldiv_axis::grad_y_true>>);
-    register_op("KldivFastGradYPred", "upstream: T", "grad: T",
-                compute<gradient<&kldiv_problem::grad_y_pred, &kldiv_axis::grad_y_pred>>);
+    register_op("KldivFastGradYTrue", "upstream: T", "grad: T", compute<gradient<KLDIV_GRAD_Y_TRUE>>);
+    register_op("KldivFastGradYPred", "upstream: T", "grad: T", compute<gradient<KLDIV_GRAD_Y_PRED>>);
     return name;
 }();
 

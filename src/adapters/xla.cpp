@@ -111,22 +111,26 @@ Error *run(const CallFrame *frame, Wanted wanted) {
     const int64_t in = dtype == KLDIV_FLOAT64 ? 8 : dtype == KLDIV_FLOAT32 ? 4 : 2;
     const int64_t out = dtype == KLDIV_FLOAT64 ? 8 : 4;
 
+    // In the order of kldiv_role; what is absent has no data, and where it would move doesn't count.
+    const kldiv_axis axes[2] = {{rows, {classes * in, classes * in, 0, 0, out, out, classes * out, classes * out}},
+                                {classes, {in, in, 0, 0, 0, 0, out, out}}};
+    const kldiv_dtype result_dtype = wide == kF64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     kldiv_problem problem{};
     problem.batch_ndim = 1;
     problem.class_ndim = 1;
-    problem.batch[0] = {rows, classes * in, classes * in, 0, 0, out, out, classes * out, classes * out};
-    problem.classes[0] = {classes, in, in, 0, 0, 0, 0, out, out};
-    problem.y_true = {y_true->data, dtype, 0};
-    problem.y_pred = {y_pred->data, dtype, 0};
-    problem.clip = epsilon >= 0;
-    problem.epsilon = problem.clip ? epsilon : 0;
-    problem.out_dtype = problem.grad_dtype = wide == kF64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
+    problem.axes = axes;
+    problem.options = kldiv_options KLDIV_DEFAULTS;
+    problem.options.clip = epsilon >= 0;
+    problem.options.epsilon = epsilon >= 0 ? epsilon : 0;
+    problem.options.poll = xla_poll();
+    problem.operands[KLDIV_Y_TRUE] = {y_true->data, dtype, 0};
+    problem.operands[KLDIV_Y_PRED] = {y_pred->data, dtype, 0};
     int64_t next = 0;
-    if (gradients) problem.upstream = {argument(frame, 2)->data, problem.grad_dtype, 0};
-    if (wanted.rows) problem.out = result(frame, next++)->data;
-    if (wanted.grad_y_true) problem.grad_y_true = result(frame, next++)->data;
-    if (wanted.grad_y_pred) problem.grad_y_pred = result(frame, next++)->data;
-    problem.poll = xla_poll();
+    const auto bind = [&](kldiv_role role) { problem.operands[role] = {result(frame, next++)->data, result_dtype, 0}; };
+    if (gradients) problem.operands[KLDIV_UPSTREAM] = {argument(frame, 2)->data, result_dtype, 0};
+    if (wanted.rows) bind(KLDIV_OUT);
+    if (wanted.grad_y_true) bind(KLDIV_GRAD_Y_TRUE);
+    if (wanted.grad_y_pred) bind(KLDIV_GRAD_Y_PRED);
     switch (kldiv_run(&problem, nullptr)) {
         case KLDIV_OK: return nullptr;
         case KLDIV_NO_MEMORY: return fail(frame, kResourceExhausted, "kldiv_fast: out of memory");

@@ -100,7 +100,7 @@ kldiv_status run_passes(const kldiv_problem &problem, double *total) {
     const bool sums = is_summed(problem, KLDIV_GRAD_Y_TRUE) || is_summed(problem, KLDIV_GRAD_Y_PRED);
     if (!sums && (!values || gradients_follow_inputs(problem))) return run_once(problem, total);
     kldiv_status status = KLDIV_OK;
-    if (values) status = run_once(without(problem, {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}), total);
+    if (values) status = run_once(without(problem, {KLDIV_UPSTREAM, KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}), total);
     if (status == KLDIV_OK && !sums) return run_gradient(without(problem, {KLDIV_OUT}));
     for (const kldiv_role grad : {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}) {
         if (status != KLDIV_OK || !is_wanted(problem, grad)) continue;

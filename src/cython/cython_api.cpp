@@ -25,12 +25,20 @@ bool is_valid(Py_ssize_t rows, Py_ssize_t classes, double epsilon) {
     return rows >= 0 && classes >= 0 && (classes == 0 || rows <= most / classes) && epsilon >= 0 && epsilon < 1;
 }
 
+// kl, as Keras has it.
+kldiv_options options_of(double epsilon, int num_threads) {
+    kldiv_options options = KLDIV_DEFAULTS;
+    options.epsilon = epsilon;
+    options.num_threads = num_threads;
+    return options;
+}
+
 template <class Real>
 int row(const Real *y_true, const Real *y_pred, Py_ssize_t classes, double epsilon, int num_threads, Real *value) {
     if (!is_valid(1, classes, epsilon)) return kInvalid;
     double total = 0;
-    const kldiv_status status =
-        kldiv_flat(kDtype<Real>, y_true, y_pred, classes, epsilon, num_threads, nullptr, nullptr, &total);
+    const kldiv_options options = options_of(epsilon, num_threads);
+    const kldiv_status status = kldiv_flat(&options, kDtype<Real>, y_true, y_pred, classes, &total);
     if (status == KLDIV_OK) *value = static_cast<Real>(total);
     return status;
 }
@@ -39,8 +47,8 @@ template <class Real>
 int rows_grad(const Real *y_true, const Real *y_pred, Py_ssize_t rows, Py_ssize_t classes, double epsilon,
               int num_threads, const Real *upstream, Real *out, Real *grad_y_true, Real *grad_y_pred) {
     if (!is_valid(rows, classes, epsilon)) return kInvalid;
-    return kldiv_rows(kDtype<Real>, y_true, y_pred, rows, classes, 1, epsilon, upstream, num_threads, nullptr, nullptr,
-                      out, grad_y_true, grad_y_pred);
+    const kldiv_options options = options_of(epsilon, num_threads);
+    return kldiv_rows(&options, kDtype<Real>, y_true, y_pred, rows, classes, upstream, out, grad_y_true, grad_y_pred);
 }
 
 template <class Real>

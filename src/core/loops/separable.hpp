@@ -121,25 +121,27 @@ struct Separable {
 
     struct Target {
         T *t, *p;
+        // Columns have functions for both gradients alone, whichever is wanted.
+        bool wants_true() const { return kTrue && t != nullptr; }
         bool wants_pred() const { return kPred && (!kTrue || p != nullptr); }
-        Target at(int64_t i) const { return {kTrue ? t + i : t, wants_pred() ? p + i : p}; }
+        Target at(int64_t i) const { return {wants_true() ? t + i : t, wants_pred() ? p + i : p}; }
         void store(const Gradients<V> &grad) const {
-            if constexpr (kTrue) grad.t.store(t);
+            if (wants_true()) grad.t.store(t);
             if (wants_pred()) grad.p.store(p);
         }
         void store_partial(const Gradients<V> &grad, int n) const {
-            if constexpr (kTrue) grad.t.store_partial(t, n);
+            if (wants_true()) grad.t.store_partial(t, n);
             if (wants_pred()) grad.p.store_partial(p, n);
         }
         void clear(int64_t n) const {
-            if constexpr (kTrue) std::memset(t, 0, n * kSize);
+            if (wants_true()) std::memset(t, 0, n * kSize);
             if (wants_pred()) std::memset(p, 0, n * kSize);
         }
     };
 
     static Target target_of(const GradientTile &out, int64_t row) {
         Target to = {reinterpret_cast<T *>(out.t), reinterpret_cast<T *>(out.p)};
-        if constexpr (kTrue) to.t = reinterpret_cast<T *>(out.t + row * out.t_stride);
+        if (to.wants_true()) to.t = reinterpret_cast<T *>(out.t + row * out.t_stride);
         if (to.wants_pred()) to.p = reinterpret_cast<T *>(out.p + row * out.p_stride);
         return to;
     }

@@ -1,0 +1,373 @@
+"""The Python side of every divergence: it coerces, checks and words the errors; no formula stands here.
+
+The public functions are C (``src/bindings/divergence.cpp``): they answer what comes as arrays of floats, and hand all else to
+:func:`value_function`'s and :func:`gradient_function`'s functions here, which any call may go through, to the same bits.
+What happens, in order: arrays in (:mod:`kldiv_fast._arrays`), whose labels agree (:mod:`kldiv_fast._labels`), their axes,
+weights and divisor (:mod:`kldiv_fast._meaning`), the core.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kldiv_fast import _core
+from kldiv_fast._arrays import as_array, cast, is_float, is_sequence, refuse
+from kldiv_fast._labels import check_labels
+from kldiv_fast._meaning import (
+    Weights,
+    attach_weights,
+    broadcast,
+    broadcast_shape,
+    check_axes,
+    check_beta,
+    check_epsilon,
+    check_reduction,
+    check_threads,
+    classes_last,
+    divisor,
+    is_none,
+    match_ranks,
+    result_dtype,
+    scale_of_base,
+    weights_of,
+)
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_UNLABELLED = (np.ndarray, list, tuple, int, float)
+_ARGUMENTS = ("y_true", "y_pred")
+
+
+# ---- the functions ----
+
+
+def value_function(operation):
+    """The function of an :class:`kldiv_fast._operations.Operation` that gives its value."""
+
+    def function(
+        y_true,
+        y_pred,
+        *,
+        axis=-1,
+        epsilon=1e-7,
+        base=None,
+        reduction="mean",
+        sample_weight=None,
+        mask=None,
+        out=None,
+        num_threads=None,
+        **parameters,
+    ):
+        options = Options.read(operation, epsilon, base, num_threads, parameters)
+        problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
+        return compute(problem, out)
+
+    function.__name__ = function.__qualname__ = operation.name
+    return function
+
+
+def gradient_function(operation):
+    """The one that gives its value and its gradients."""
+
+    def function(
+        y_true,
+        y_pred,
+        *,
+        wrt="y_pred",
+        axis=-1,
+        epsilon=1e-7,
+        base=None,
+        reduction="mean",
+        sample_weight=None,
+        mask=None,
+        upstream=None,
+        out=None,
+        num_threads=None,
+        **parameters,
+    ):
+        options = Options.read(
+            operation, epsilon, base, num_threads, parameters, called="_value_and_grad"
+        )
+        names = _check_wrt(wrt)
+        problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
+        value, gradients = _value_and_gradients(problem, wrt, names, upstream, out)
+        return value, gradients[0] if isinstance(wrt, str) else gradients
+
+    function.__name__ = function.__qualname__ = f"{operation.name}_value_and_grad"
+    return function
+
+
+# ---- a call ----
+
+
+class Options(NamedTuple):
+    """What the core does, whatever it does it to."""
+
+    operation: int  # the row of the core's table
+    epsilon: float | None
+    beta: float
+    scale: float  # from nats to the base that is asked for
+    threads: int
+
+    @staticmethod
+    def read(operation, epsilon, base, num_threads, parameters, called=""):
+        for name in parameters:
+            if name not in operation.parameters:
+                raise TypeError(
+                    f"{operation.name}{called}() got an unexpected keyword argument {name!r}"
+                )
+        return Options(
+            operation.index,
+            check_epsilon(epsilon),
+            check_beta(parameters.get("beta", 0.5)),
+            scale_of_base(base),
+            0 if num_threads is None else check_threads(num_threads, "num_threads"),
+        )
+
+
+class Arranged(NamedTuple):
+    """Operands of one rank, batch axes first, as the core wants them: views of what was given."""
+
+    true: np.ndarray
+    pred: np.ndarray
+    class_ndim: int
+    rows: tuple  # the batch's shape, weights and mask included
+    weights: Weights
+
+
+class Problem(NamedTuple):
+    """A call, checked: what the core needs, and the arrays that it was made of."""
+
+    given: dict  # y_true and y_pred
+    axis: object
+    arranged: Arranged
+    dtype: np.dtype  # of the result
+    options: Options
+    reduction: str | None
+    divisor: float
+
+    def run(self, out=None, upstream=None, grad_true=None, grad_pred=None, progress=None):
+        """The core's sum. `progress` is called with the fraction that is done, now and then, and may end the call by raising."""
+        a, options = self.arranged, self.options
+        return _core.run(
+            a.true, a.pred, a.class_ndim, a.rows, a.weights.weight, a.weights.mask, out,
+            options.epsilon, options.threads, upstream, grad_true, grad_pred, progress,
+            options.operation, options.beta, options.scale,
+        )  # fmt: skip
+
+    def inputs(self):
+        weights = self.arranged.weights
+        return [x for x in (*self.given.values(), weights.weight, weights.mask) if x is not None]
+
+    def mean(self, total):
+        """The reduced value of the rows' sum; a mean over nothing is 0."""
+        scale = self.arranged.weights.scale
+        return self.dtype.type(total * scale / self.divisor if self.divisor else 0.0)
+
+
+def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
+    """Everything between a call's arguments and the core."""
+    check_reduction(reduction)
+    pred = as_array(y_pred, "y_pred")
+    true = as_array(y_true, "y_true")
+    if is_sequence(y_pred):
+        pred = pred.astype(np.float64)
+    if is_sequence(y_true) and is_float(pred.dtype):
+        true = cast(true, pred.dtype)  # a list follows y_pred's type, as in Keras
+    if not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
+        ranks = [x.ndim for x in match_ranks(true, pred)]
+        check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
+    arranged = _arrange(true, pred, axis, _read_weights(sample_weight, mask, reduction))
+    return Problem(
+        given={"y_true": true, "y_pred": pred},
+        axis=axis,
+        arranged=arranged,
+        dtype=result_dtype(true.dtype, pred.dtype),
+        options=options,
+        reduction=reduction,
+        divisor=divisor(reduction, arranged.rows, arranged.weights, _core.sum_of_weights),
+    )
+
+
+def _arrange(true, pred, axis, weights):
+    true, pred = match_ranks(true, pred)
+    shape = broadcast_shape(true, pred)
+    axes = check_axes(axis, len(shape))
+    true, pred = classes_last(true, len(shape), axes), classes_last(pred, len(shape), axes)
+    rows = tuple(n for i, n in enumerate(shape) if i not in axes)
+    true, pred, rows, weights = attach_weights(true, pred, rows, weights)
+    return Arranged(true, pred, len(axes), rows, weights)
+
+
+def _read_weights(sample_weight, mask, reduction):
+    weight = None
+    if sample_weight is not None:
+        weight = as_array(sample_weight, "sample_weight")
+        if not _is_wide(weight):
+            weight = cast(weight, _FLOAT64)
+    if mask is not None:
+        mask = as_array(mask, "mask")
+        if mask.dtype.kind not in "biu":
+            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+        mask = mask.astype(bool, copy=False)
+    return weights_of(weight, mask, reduction, _scale_of_mask)
+
+
+def _is_wide(array):
+    return array.dtype in (_FLOAT32, _FLOAT64) and array.flags.aligned
+
+
+def _scale_of_mask(mask):
+    valid = np.count_nonzero(mask)
+    return mask.size / valid if valid else 0.0
+
+
+# ---- values ----
+
+
+def compute(problem, out=None, progress=None):
+    """What the reduction makes of the rows. `progress`: as in Problem.run."""
+    if is_none(problem.reduction):
+        return _rows(problem, out, progress)
+    if out is not None:
+        raise ValueError(
+            f"out is for reduction='none' alone, not for reduction={problem.reduction!r}"
+        )
+    return problem.mean(problem.run(progress=progress))
+
+
+def _rows(problem, out, progress):
+    """Every row's value, in a new array (a scalar for one row) or in `out`."""
+    shape = problem.arranged.rows
+    if out is not None:
+        _check_out(out, shape, problem.dtype)
+    values = _target(out, problem.inputs(), lambda: np.empty(shape, problem.dtype))
+    problem.run(values, progress=progress)
+    return _delivered(values, out)[()] if out is None else _delivered(values, out)
+
+
+def _check_out(out, shape, dtype):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is of type {type(out).__name__}; expected a NumPy array")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}; expected {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}; expected {shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; expected an array that can be written to")
+
+
+def _target(out, others, fresh):
+    """Where the core writes: in what the caller gave, where it can, otherwise in a fresh array."""
+    return fresh() if out is None or _in_the_way(out, others) else out
+
+
+def _in_the_way(out, others):
+    """Whether the core can't write there while it reads and writes the others."""
+    repeats = any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True))
+    return repeats or not out.flags.aligned or any(np.may_share_memory(out, x) for x in others)
+
+
+def _delivered(target, out):
+    if out is None or out is target:
+        return target
+    out[...] = target
+    return out
+
+
+# ---- gradients ----
+
+
+def _check_wrt(wrt):
+    names = (wrt,) if isinstance(wrt, str) else wrt
+    try:
+        names = tuple(names)
+    except TypeError:
+        names = ()
+    if not names or any(n not in _ARGUMENTS or names.count(n) > 1 for n in names):
+        raise ValueError(
+            f"wrt is {wrt!r}; expected 'y_pred', 'y_true', or a sequence of one or both"
+        )
+    return names
+
+
+def _value_and_gradients(problem, wrt, names, upstream, out):
+    """The value, or the rows, and a tuple of gradients: each in its place in `out`, if there is one."""
+    factors = _factors(problem, upstream)
+    outs = _read_outs(problem, wrt, names, out)
+    rows_shape = problem.arranged.rows
+    fresh = {name: lambda x=problem.given[name]: _like(x, problem.dtype) for name in names}
+    if is_none(problem.reduction):
+        fresh["rows"] = lambda: np.empty(rows_shape, problem.dtype)
+    targets = {}
+    for name, make in fresh.items():
+        others = [x for other, x in outs.items() if other != name]
+        targets[name] = _target(outs.get(name), [*problem.inputs(), factors, *others], make)
+    total = problem.run(targets.get("rows"), factors, *_views(problem, targets))
+    found = {name: _delivered(target, outs.get(name)) for name, target in targets.items()}
+    value = found["rows"] if total is None else problem.mean(total)
+    return value if "rows" in outs else value[()], tuple(found[name] for name in names)
+
+
+def _like(x, dtype):
+    return np.empty_like(x, dtype=dtype, order="K", subok=False)
+
+
+def _views(problem, targets):
+    """Views of y_true's and y_pred's target, arranged as the two are; None where there is none."""
+    both = problem.given | {name: x for name, x in targets.items() if name != "rows"}
+    # What is not wanted stands in for its own gradient.
+    views = _arrange(both["y_true"], both["y_pred"], problem.axis, problem.arranged.weights)
+    pairs = zip(_ARGUMENTS, (views.true, views.pred), strict=True)
+    return [view if name in targets else None for name, view in pairs]
+
+
+def _read_outs(problem, wrt, names, out):
+    """The arrays to write to, by name, "rows" among them where `out` is the pair of rows and gradients."""
+    if out is None:
+        return {}
+    outs = {}
+    if _is_pair(wrt, out):
+        if not is_none(problem.reduction):
+            raise ValueError(
+                f"out is a pair of rows and gradient, which is for reduction='none' alone, not for "
+                f"reduction={problem.reduction!r}"
+            )
+        outs["rows"], out = out
+        _check_out(outs["rows"], problem.arranged.rows, problem.dtype)
+    given = (out,) if isinstance(wrt, str) else out
+    if not isinstance(given, (tuple, list)) or len(given) != len(names):
+        raise TypeError(
+            f"out is of type {type(out).__name__}; expected a sequence of {len(names)} arrays, as wrt is one"
+        )
+    for name, array in zip(names, given, strict=True):
+        _check_out(array, problem.given[name].shape, problem.dtype)
+    return outs | dict(zip(names, given, strict=True))
+
+
+def _is_pair(wrt, out):
+    """Whether `out` is what is returned: the rows, and the gradient or a sequence of gradients."""
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        return False
+    return isinstance(wrt, str) or isinstance(out[1], (tuple, list))
+
+
+def _factors(problem, upstream):
+    """What each row's gradients are multiplied by, beside the weights."""
+    shape = problem.arranged.rows if is_none(problem.reduction) else ()
+    factors = np.asarray(1.0 if upstream is None else upstream)
+    if factors.dtype.kind not in "biuf":
+        raise TypeError(f"upstream has dtype {factors.dtype}; expected real numbers")
+    try:
+        fits = broadcast(factors.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"upstream has shape {factors.shape}; expected one that broadcasts to the value's {shape}"
+        )
+    if is_none(problem.reduction):
+        return factors if _is_wide(factors) else factors.astype(np.float64)
+    scale = problem.arranged.weights.scale
+    return np.asarray(
+        factors.astype(np.float64) * (scale / problem.divisor if problem.divisor else 0.0)
+    )

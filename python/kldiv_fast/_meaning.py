@@ -1,0 +1,265 @@
+"""What the arguments that all divergences share mean: axes, ranks, reductions, weights, masks.
+
+Written once, for arrays of any library: NumPy's (:mod:`kldiv_fast._divergence`), PyTorch's, JAX's. Only shapes are read and
+views made; what needs the library's own arithmetic comes in as a function.
+"""
+
+import math
+import operator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kldiv_fast._arrays import is_float, is_float64
+
+REDUCTIONS = (
+    "sum_over_batch_size",
+    "mean",
+    "mean_with_sample_weight",
+    "batchmean",
+    "sum",
+    "none",
+    None,
+)
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+# ---- one value each ----
+
+
+def is_none(reduction):
+    return reduction is None or reduction == "none"
+
+
+def check_reduction(reduction):
+    if not (reduction is None or isinstance(reduction, str)) or reduction not in REDUCTIONS:
+        raise ValueError(
+            f"reduction is {reduction!r}; expected one of: {', '.join(map(repr, REDUCTIONS))}"
+        )
+
+
+def check_epsilon(epsilon):
+    expected = "a number in [0, 1), or None"
+    return None if epsilon is None else _number(epsilon, "epsilon", expected, lambda x: 0 <= x < 1)
+
+
+def check_beta(beta):
+    return _number(beta, "beta", "a number in [0, 1]", lambda x: 0 <= x <= 1)
+
+
+def scale_of_base(base):
+    """The factor from nats to logarithms to that base."""
+    if base is None:
+        return 1.0
+    expected = "a positive number other than 1, or None"
+    base = _number(base, "base", expected, lambda x: 0 < x < math.inf and x != 1)
+    return 1 / math.log(base)
+
+
+def _number(given, name, expected, is_fine):
+    if isinstance(given, (bool, str, bytes)):
+        raise TypeError(f"{name} is {given!r}; expected {expected}")
+    try:
+        value = float(given)
+    except TypeError:
+        raise TypeError(f"{name} is of type {type(given).__name__}; expected {expected}") from None
+    except OverflowError:
+        value = math.inf
+    if not is_fine(value):
+        raise ValueError(f"{name} is {given!r}; expected {expected}")
+    return value
+
+
+def check_threads(n, name):
+    try:
+        value = operator.index(n)
+    except TypeError:
+        raise TypeError(
+            f"{name} is of type {type(n).__name__}; expected an integer of at least 1, or None"
+        ) from None
+    if value < 1 or isinstance(n, bool):
+        raise ValueError(f"{name} is {n!r}; expected an integer of at least 1, or None")
+    return min(value, 2**31 - 1)
+
+
+def check_axes(axis, ndim):
+    """Class axes, none negative, in ascending order."""
+    try:
+        given = (operator.index(axis),) if not isinstance(axis, (tuple, list)) else axis
+        given = tuple(operator.index(a) for a in given)
+    except TypeError:
+        raise TypeError(f"axis is {axis!r}; expected an int or a tuple of ints") from None
+    if not given:
+        raise ValueError("axis is empty; expected an int or a tuple of at least one int")
+    if ndim == 0:  # a 0-d input is one row of one class
+        if given in ((-1,), (0,)):
+            return ()
+        raise ValueError(f"axis is {axis!r}, out of range for 0-d inputs; expected -1 or 0")
+    for a in given:
+        if not -ndim <= a < ndim:
+            raise ValueError(
+                f"axis is {axis!r}, out of range for inputs of {ndim} axes; "
+                f"expected {-ndim} to {ndim - 1}"
+            )
+    axes = tuple(sorted(a % ndim for a in given))
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axis is {axis!r}, which names an axis twice")
+    return axes
+
+
+# ---- dtypes and shapes ----
+
+
+def result_dtype(true, pred):
+    """float64 if either is, or if y_pred is no float; else float32. Integers in y_true follow."""
+    wide = not is_float(pred) or is_float64(true) or is_float64(pred)
+    return _FLOAT64 if wide else _FLOAT32
+
+
+def _same_rank(a, b, a_shape, b_shape):
+    """Keras's squeeze_or_expand_to_same_rank, for things that can be indexed.
+
+    Ranks that differ by one, the longer one ending in an axis of length 1: a shorter one of rank 1
+    gets such an axis too, otherwise the longer one loses it.
+    """
+    if abs(len(a_shape) - len(b_shape)) != 1:
+        return a, b
+    if len(a_shape) < len(b_shape):
+        b, a = _same_rank(b, a, b_shape, a_shape)
+    elif a_shape[-1] == 1:
+        if len(b_shape) == 1:
+            b = b[..., np.newaxis]
+        else:
+            a = a[..., 0]
+    return a, b
+
+
+def match_ranks(true, pred):
+    return _same_rank(true, pred, true.shape, pred.shape)
+
+
+def broadcast(*shapes):
+    """np.broadcast_shapes, which stops at 32 axes where arrays have up to 64."""
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
+    ndim = max(map(len, shapes))
+    padded = [(1,) * (ndim - len(shape)) + tuple(shape) for shape in shapes]
+    result = []
+    for extents in zip(*padded, strict=True):
+        extent = next((n for n in extents if n != 1), 1)
+        if any(n not in (1, extent) for n in extents):
+            raise ValueError(f"shapes {shapes} do not broadcast")
+        result.append(extent)
+    return tuple(result)
+
+
+def broadcast_shape(true, pred):
+    try:
+        return broadcast(true.shape, pred.shape)
+    except ValueError:
+        raise ValueError(
+            f"y_true has shape {tuple(true.shape)}, which does not broadcast with "
+            f"y_pred's {tuple(pred.shape)}"
+        ) from None
+
+
+def classes_last(x, ndim, axes):
+    x = x.reshape((1,) * (ndim - x.ndim) + x.shape) if x.ndim < ndim else x
+    if axes == tuple(range(ndim - len(axes), ndim)):
+        return x
+    return x.transpose([i for i in range(ndim) if i not in axes] + list(axes))
+
+
+# ---- weights and masks ----
+
+
+class Weights(NamedTuple):
+    """``sample_weight`` and ``mask``, arrays of one library, and what they make of a mean."""
+
+    weight: Any = None
+    mask: Any = None
+    scale: Any = 1.0  # Keras gives unmasked rows the weight total/valid in a mean
+
+
+def weights_of(weight, mask, reduction, scale):
+    """Both, of matching ranks. `scale` of a mask: all its elements over those that are true, 0 if none is."""
+    means = reduction in ("mean", "sum_over_batch_size")
+    factor = scale(mask) if mask is not None and means else 1.0
+    if weight is not None and mask is not None:
+        mask, weight = _match_mask(mask, weight)
+    return Weights(weight, mask, factor)
+
+
+def _match_mask(mask, weight):
+    mask, weight = _same_rank(mask, weight, mask.shape, weight.shape)
+    try:
+        broadcast(mask.shape, weight.shape)
+    except ValueError:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, which does not broadcast with "
+            f"sample_weight's {tuple(weight.shape)}"
+        ) from None
+    return mask, weight
+
+
+def attach_weights(true, pred, rows, weights):
+    """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
+    given = [x for x in (weights.weight, weights.mask) if x is not None]
+    if not given:
+        return true, pred, rows, weights
+    shape = broadcast(*(x.shape for x in given))
+    if len(rows) == len(shape) + 1 and rows[-1] == 1:
+        if len(shape) == 1:
+            given = [x[..., np.newaxis] for x in given]
+        else:
+            last = len(rows) - 1
+            true, pred, rows = _drop_axis(true, last), _drop_axis(pred, last), rows[:-1]
+    elif len(shape) == len(rows) + 1 and shape[-1] == 1:
+        if len(rows) == 1:
+            true, pred, rows = true[:, np.newaxis], pred[:, np.newaxis], (*rows, 1)
+        else:
+            given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
+    weight = given.pop(0) if weights.weight is not None else None
+    mask = given[0] if given else None
+    rows = _rows_beside(rows, *(None if x is None else tuple(x.shape) for x in (weight, mask)))
+    return true, pred, rows, Weights(weight, mask, weights.scale)
+
+
+def _rows_beside(rows, weight, mask):
+    """The rows' shape, with a weight's shape and a mask's (or None). A weight may repeat rows, as in Keras; a mask may not."""
+    if weight is not None:
+        try:
+            rows = broadcast(rows, weight)
+        except ValueError:
+            raise ValueError(
+                f"sample_weight has shape {weight}, which does not broadcast with the rows' shape {rows}"
+            ) from None
+    if mask is not None:
+        try:
+            masked = broadcast(rows, mask)
+        except ValueError:
+            masked = None
+        if masked is None or math.prod(masked) != math.prod(rows):
+            raise ValueError(
+                f"mask has shape {mask}, which does not broadcast to the rows' shape {rows}; a mask leaves out rows. "
+                "Classes are left out where both are 0: np.where(keep, y_true, 0), np.where(keep, y_pred, 0)"
+            )
+        rows = masked
+    return rows
+
+
+def _drop_axis(x, axis):
+    return x[(slice(None),) * axis + (0,)]
+
+
+def divisor(reduction, rows, weights, sum_of):
+    """What the rows' sum is divided by. `sum_of`: the sum over both weights, before they broadcast with the rows."""
+    if reduction == "sum" or is_none(reduction):
+        return 1
+    if reduction == "batchmean":
+        return rows[0] if rows else 1
+    weighted = weights.weight is not None or weights.mask is not None
+    if reduction == "mean_with_sample_weight" and rows and weighted:
+        return sum_of(weights.weight, weights.mask)
+    return math.prod(rows)

@@ -1,0 +1,233 @@
+// What kldiv_fast/_divergence.py and the adapters call. Python coerces and words the errors; this file checks again every
+// fact that memory safety rests on.
+#include "run.hpp"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <new>
+#include <optional>
+#include <string>
+
+#include "arrays.hpp"
+#include "core_call.hpp"
+#include "weights.hpp"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace {
+
+using Optional = std::optional<py::array>;
+
+const arrays::Fields &fields(const py::array &array) { return arrays::fields(array.ptr()); }
+
+// ---- One operand ----
+
+kldiv_dtype integer_dtype(bool is_unsigned, py::ssize_t size) {
+    switch (size) {
+        case 1: return is_unsigned ? KLDIV_UINT8 : KLDIV_INT8;
+        case 2: return is_unsigned ? KLDIV_UINT16 : KLDIV_INT16;
+        case 4: return is_unsigned ? KLDIV_UINT32 : KLDIV_INT32;
+        default: return is_unsigned ? KLDIV_UINT64 : KLDIV_INT64;
+    }
+}
+
+kldiv_dtype dtype_of(const py::dtype &dtype) {
+    const char kind = dtype.kind();
+    const auto size = dtype.itemsize();
+    if (kind == 'f' && size == 4) return KLDIV_FLOAT32;
+    if (kind == 'f' && size == 8) return KLDIV_FLOAT64;
+    if (kind == 'f' && size == 2) return KLDIV_FLOAT16;
+    if (kind == 'b') return KLDIV_BOOL;
+    if (kind == 'i' || kind == 'u') return integer_dtype(kind == 'u', size);
+    if (size == 2 && dtype.attr("name").cast<std::string>() == "bfloat16") return KLDIV_BFLOAT16;
+    throw py::type_error("dtype " + py::str(dtype).cast<std::string>() + " is not one that the core reads");
+}
+
+kldiv_operand input(const py::array &array) {
+    return {const_cast<void *>(array.data()), dtype_of(array.dtype()), !arrays::is_native(fields(array))};
+}
+
+kldiv_dtype wide_dtype_of(const py::array &array, const char *name) {
+    kldiv_dtype dtype;
+    if (!arrays::read_wide_dtype(fields(array), dtype))
+        throw py::type_error(std::string(name) + " must be float32 or float64, aligned and in native byte order");
+    return dtype;
+}
+
+kldiv_operand factor(const py::array &array, const char *name) {
+    return {const_cast<void *>(array.data()), wide_dtype_of(array, name), 0};
+}
+
+kldiv_operand target(py::array &array, const char *name) {
+    return {array.mutable_data(), wide_dtype_of(array, name), 0};
+}
+
+// ---- The nest ----
+
+struct Nest {
+    int batch_ndim, ndim;
+    kldiv_axis axes[KLDIV_MAX_AXES];
+    int64_t elements = 1;
+
+    // How far an array moves along the first `of` axes, with which its own end.
+    void move(kldiv_role role, const py::array &array, int of, const char *name) {
+        if (array.ndim() > of) throw py::value_error(std::string(name) + " has too many axes");
+        const int missing = of - static_cast<int>(array.ndim());
+        for (int i = 0; i < of; ++i)
+            if (!arrays::read_stride(fields(array), i - missing, axes[i].extent, axes[i].strides[role]))
+                throw py::value_error(std::string(name) + " does not broadcast with the other arrays");
+    }
+};
+
+int64_t class_extent(const py::array &y_true, const py::array &y_pred, int from_end) {
+    const auto along = [&](const py::array &x) { return static_cast<int64_t>(x.shape(x.ndim() - from_end)); };
+    return along(y_true) == 1 ? along(y_pred) : along(y_true);
+}
+
+Nest nest_of(const py::array &y_true, const py::array &y_pred, int class_ndim, const py::tuple &batch_shape) {
+    Nest nest;
+    nest.batch_ndim = static_cast<int>(batch_shape.size());
+    if (class_ndim < 0 || class_ndim > KLDIV_MAX_AXES || batch_shape.size() + class_ndim > KLDIV_MAX_AXES)
+        throw py::value_error("too many axes");
+    if (y_true.ndim() < class_ndim || y_pred.ndim() < class_ndim) throw py::value_error("too few axes");
+    nest.ndim = nest.batch_ndim + class_ndim;
+    for (int i = 0; i < nest.ndim; ++i) {
+        const bool is_batch = i < nest.batch_ndim;
+        const int64_t extent = is_batch ? batch_shape[i].cast<int64_t>() : class_extent(y_true, y_pred, nest.ndim - i);
+        if (extent < 0 || (extent != 0 && nest.elements > INT64_MAX / extent))
+            throw py::value_error("too many elements");
+        nest.axes[i] = {extent, {}};
+        nest.elements *= extent;
+    }
+    nest.move(KLDIV_Y_TRUE, y_true, nest.ndim, "y_true");
+    nest.move(KLDIV_Y_PRED, y_pred, nest.ndim, "y_pred");
+    return nest;
+}
+
+void move_out(Nest &nest, const py::array &out) {
+    if (out.ndim() != nest.batch_ndim) throw py::value_error("out has the wrong number of axes");
+    for (int i = 0; i < nest.batch_ndim; ++i)
+        if (out.shape(i) != nest.axes[i].extent) throw py::value_error("out has the wrong shape");
+    nest.move(KLDIV_OUT, out, nest.batch_ndim, "out");
+}
+
+// ---- Options ----
+
+void check(const kldiv_options &options) {
+    if (options.operation < 0 || options.operation >= KLDIV_OPERATION_COUNT)
+        throw py::value_error("there is no such operation");
+    if (!(options.epsilon >= 0 && options.epsilon < 1)) throw py::value_error("epsilon must lie in [0, 1)");
+    if (!(options.beta >= 0 && options.beta <= 1)) throw py::value_error("beta must lie in [0, 1]");
+}
+
+kldiv_options options_of(int operation, std::optional<double> epsilon, double beta, double scale, int num_threads) {
+    kldiv_options options = KLDIV_DEFAULTS;
+    options.operation = static_cast<kldiv_operation>(operation);
+    options.clip = epsilon.has_value();
+    options.epsilon = epsilon.value_or(0);
+    options.beta = beta;
+    options.scale = scale;
+    options.num_threads = num_threads;
+    check(options);
+    return options;
+}
+
+void raise_status(kldiv_status status) {
+    if (status == KLDIV_INTERRUPTED) throw py::error_already_set();
+    if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
+}
+
+// ---- What Python calls ----
+
+// y_true and y_pred: batch axes first, then class_ndim class axes. batch_shape: of the rows, after broadcasting with
+// weight and mask. A gradient has its argument's axes, and is summed over what that is broadcast along. `progress` is
+// called now and then with the part that is done, on the main thread. Returns the sum of the rows, or None with `out`.
+py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim, const py::tuple &batch_shape,
+               const Optional &weight, const Optional &mask, Optional out, std::optional<double> epsilon,
+               int num_threads, const Optional &upstream, Optional grad_y_true, Optional grad_y_pred,
+               const std::optional<py::function> &progress, int operation, double beta, double scale) {
+    Nest nest = nest_of(y_true, y_pred, class_ndim, batch_shape);
+    kldiv_problem problem{};
+    problem.batch_ndim = nest.batch_ndim;
+    problem.class_ndim = class_ndim;
+    problem.axes = nest.axes;
+    problem.options = options_of(operation, epsilon, beta, scale, num_threads);
+    problem.operands[KLDIV_Y_TRUE] = input(y_true);
+    problem.operands[KLDIV_Y_PRED] = input(y_pred);
+    if (mask) {
+        if (mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
+        problem.operands[KLDIV_MASK] = input(*mask);
+        nest.move(KLDIV_MASK, *mask, nest.batch_ndim, "mask");
+    }
+    const auto add_factor = [&](kldiv_role role, const Optional &array, const char *name) {
+        if (!array) return;
+        problem.operands[role] = factor(*array, name);
+        nest.move(role, *array, nest.batch_ndim, name);
+    };
+    add_factor(KLDIV_WEIGHT, weight, "sample_weight");
+    add_factor(KLDIV_UPSTREAM, upstream, "upstream");
+    const auto add_gradient = [&](kldiv_role role, Optional &array, const py::array &of, const char *name) {
+        if (!array) return;
+        if (!arrays::has_shape_of(fields(*array), fields(of)))
+            throw py::value_error(std::string(name) + " has the wrong shape");
+        problem.operands[role] = target(*array, name);
+        nest.move(role, *array, nest.ndim, name);
+    };
+    add_gradient(KLDIV_GRAD_Y_TRUE, grad_y_true, y_true, "grad_y_true");
+    add_gradient(KLDIV_GRAD_Y_PRED, grad_y_pred, y_pred, "grad_y_pred");
+    if (grad_y_true && grad_y_pred &&
+        problem.operands[KLDIV_GRAD_Y_TRUE].dtype != problem.operands[KLDIV_GRAD_Y_PRED].dtype)
+        throw py::type_error("grad_y_true and grad_y_pred must be of one dtype");
+    if (out) {
+        problem.operands[KLDIV_OUT] = target(*out, "out");
+        move_out(nest, *out);
+    }
+    double total = 0;
+    raise_status(call_core(
+        problem.options, nest.elements, [&] { return kldiv_run(&problem, &total); },
+        progress ? progress->ptr() : nullptr));
+    return out ? py::object(py::none()) : py::object(py::float_(total));
+}
+
+kldiv_dtype dtype_named(const std::string &name) {
+    constexpr const char *names[] = {"float32", "float64", "float16", "bfloat16"};  // in the order of kldiv_dtype
+    for (int i = 0; i < 4; ++i)
+        if (name == names[i]) return static_cast<kldiv_dtype>(i);
+    throw py::type_error("dtype is " + name + "; expected float32, float64, float16 or bfloat16");
+}
+
+// kldiv_rows, for contiguous rows of another framework's tensors. An epsilon of None is no clip, an address of 0 a null
+// pointer. The caller vouches for the others.
+void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t n, int64_t classes,
+          std::optional<double> epsilon, uintptr_t upstream, int num_threads, uintptr_t out, uintptr_t grad_y_true,
+          uintptr_t grad_y_pred, int operation, double beta, double scale) {
+    const kldiv_dtype kind = dtype_named(dtype);
+    kldiv_options options = options_of(operation, epsilon, beta, scale, num_threads);
+    const auto at = [](uintptr_t address) { return reinterpret_cast<void *>(address); };
+    raise_status(call_core(options, n * classes, [&] {
+        return kldiv_rows(&options, kind, at(y_true), at(y_pred), n, classes, at(upstream), at(out), at(grad_y_true),
+                          at(grad_y_pred));
+    }));
+}
+
+double sum_of(const Optional &weight, const Optional &mask) {
+    if (weight) wide_dtype_of(*weight, "sample_weight");
+    if (mask && mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
+    const arrays::Fields *both[] = {weight ? &fields(*weight) : nullptr, mask ? &fields(*mask) : nullptr};
+    if (!broadcast(both[0], both[1])) throw py::value_error("mask does not broadcast with sample_weight");
+    return sum_of_weights(both[0], both[1]);
+}
+
+}  // namespace
+
+void add_run(py::module_ &m) {
+    m.def("run", &run, "y_true"_a, "y_pred"_a, "class_ndim"_a, "batch_shape"_a, "weight"_a, "mask"_a, "out"_a,
+          "epsilon"_a, "num_threads"_a, "upstream"_a = py::none(), "grad_y_true"_a = py::none(),
+          "grad_y_pred"_a = py::none(), "progress"_a = py::none(), "operation"_a = 0, "beta"_a = 0.5, "scale"_a = 1.0);
+    m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
+          "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
+          "scale"_a = 1.0);
+    m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
+}
