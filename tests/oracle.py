@@ -1,5 +1,6 @@
 """Random distributions, and the rows' values in extended precision."""
 
+import mpmath
 import numpy as np
 
 
@@ -30,3 +31,66 @@ def error_bound(magnitude, elements, in_float32):
         8 + elements / 32
     )  # of doubles: trees, segments and pieces; in column mode one for 32 terms
     return (36 * (single if in_float32 else double) + additions * double) * magnitude
+
+
+# ---- every operation of the table, with as many digits as it takes ----
+
+mpmath.mp.dps = 60
+
+
+def _times_log(x, a, b):
+    """x log(a/b), with 0 log 0 = 0."""
+    return x * mpmath.log(a / b) if x else mpmath.mpf(0)
+
+
+def _jsd(t, p, beta):
+    if beta in (0, 1):  # the limits of jsd / beta and of jsd / (1 - beta)
+        return _times_log(t, t, p) if beta == 0 else _times_log(p, p, t)
+    m = beta * t + (1 - beta) * p
+    return beta * _times_log(t, t, m) + (1 - beta) * _times_log(p, p, m)
+
+
+# What an element adds. A line for each operation.
+TERMS = {
+    "kl": lambda t, p, beta: _times_log(t, t, p),
+    "generalized_kl": lambda t, p, beta: _times_log(t, t, p) - t + p,
+    "jsd": _jsd,
+    "jeffreys": lambda t, p, beta: _times_log(t - p, t, p),
+}
+
+
+def _clipped(x, epsilon, work):
+    x = mpmath.mpf(float(x))
+    return x if epsilon is None else min(max(x, mpmath.mpf(float(work(epsilon)))), mpmath.mpf(1))
+
+
+def exact_rows(name, y_true, y_pred, beta=0.5, epsilon=1e-7, work=np.float64):
+    """Rows of two arrays of one shape, each correct to the last bit of a double; `work` as in `oracle`."""
+    term, beta = TERMS[name], mpmath.mpf(beta)
+    pairs = [(_clipped(t, epsilon, work), _clipped(p, epsilon, work))
+             for t, p in zip(y_true.ravel(), y_pred.ravel(), strict=True)]  # fmt: skip
+    terms = [term(t, p, beta) for t, p in pairs]
+    n = y_true.shape[-1]
+    sums = [float(mpmath.fsum(terms[i : i + n])) for i in range(0, len(terms), n)]
+    return np.array(sums).reshape(y_true.shape[:-1])
+
+
+def exact_slopes(name, y_true, y_pred, beta=0.5):
+    """Of each term with respect to both, by central differences; inside the clip, no two equal to 0."""
+    step, term, beta = mpmath.mpf("1e-20"), TERMS[name], mpmath.mpf(beta)
+
+    def slope(t, p, wrt_true):
+        up, down = (
+            term(t + sign * step * wrt_true, p + sign * step * (1 - wrt_true), beta)
+            for sign in (1, -1)
+        )
+        return float((up - down) / (2 * step))
+
+    pairs = [
+        tuple(mpmath.mpf(float(x)) for x in pair)
+        for pair in zip(y_true.ravel(), y_pred.ravel(), strict=True)
+    ]
+    return [
+        np.array([slope(*pair, wrt_true) for pair in pairs]).reshape(y_true.shape)
+        for wrt_true in (1, 0)
+    ]

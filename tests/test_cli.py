@@ -538,7 +538,7 @@ ENDS = {
 @pytest.mark.parametrize("old", [True, False], ids=["old rows", "no rows"])
 @pytest.mark.parametrize(("failure", "expected"), ENDS.values(), ids=ENDS)
 def test_nothing_is_left_of_rows_that_failed(files, capsys, monkeypatch, failure, expected, old):
-    def compute(problem, reduction, out, progress=None):
+    def compute(problem, out, progress=None):
         out[:3] = 1
         raise failure
 

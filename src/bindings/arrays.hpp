@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "kldiv.h"
 
@@ -79,22 +78,22 @@ inline bool read_stride(const Fields &array, int axis, int64_t extent, int64_t &
     return array.dimensions[axis] == extent;
 }
 
-// The bytes that an array's elements lie in, from the first to before the last.
-inline std::pair<const char *, const char *> bounds(const Fields &array) {
-    const char *first = array.data;
-    const char *last = array.data + pybind11::reinterpret_borrow<pybind11::dtype>(array.descr).itemsize();
-    for (int i = 0; i < array.nd; ++i) {
-        if (array.dimensions[i] == 0) return {array.data, array.data};
-        (array.strides[i] < 0 ? first : last) += (array.dimensions[i] - 1) * array.strides[i];
-    }
-    return {first, last};
-}
+// The bytes that an array's elements lie in, from the first to behind the last. (NumPy 2 is required: its descriptor.)
+struct Extent {
+    const char *first, *last;
 
-inline bool may_overlap(const Fields &array, const Fields &other) {
-    const auto [first, last] = bounds(array);
-    const auto [other_first, other_last] = bounds(other);
-    return first < other_last && other_first < last;
-}
+    explicit Extent(const Fields &array) : first(array.data), last(array.data) {
+        for (int i = 0; i < array.nd; ++i) {
+            if (array.dimensions[i] == 0) {
+                first = last = array.data;
+                return;
+            }
+            (array.strides[i] < 0 ? first : last) += (array.dimensions[i] - 1) * array.strides[i];
+        }
+        last += pybind11::detail::array_descriptor2_proxy(array.descr)->elsize;
+    }
+    bool overlaps(const Extent &other) const { return first < other.last && other.first < last; }
+};
 
 // Whether an array has an element for each of its indices, as far as its strides tell.
 inline bool repeats_elements(const Fields &array) {

@@ -375,10 +375,11 @@ bool has_rows_shape(const Call &call, const Fields &array) {
 }
 
 // Whether an array that is written lies apart from all that is read.
-bool lies_apart(const Call &call, const Fields &array) {
+bool lies_apart(const Call &call, const arrays::Extent &extent) {
     for (const Argument name : {kYTrue, kYPred, kSampleWeight, kMask, kUpstream}) {
         PyObject *read = call.arguments[name];
-        if (read != nullptr && arrays::is_array(read) && arrays::may_overlap(array, arrays::fields(read))) return false;
+        if (read == nullptr || read == Py_None || !arrays::is_array(read)) continue;
+        if (extent.overlaps(arrays::Extent(arrays::fields(read)))) return false;
     }
     return true;
 }
@@ -391,9 +392,10 @@ bool check_out(const Call &call, const Results &results) {
         if (!is_result(call, given[i]->ptr())) return false;
         const Fields &array = arrays::fields(given[i]->ptr());
         if (i == 0 ? !has_rows_shape(call, array) : !arrays::has_shape_of(array, *call.inputs[i - 1])) return false;
-        if (!lies_apart(call, array)) return false;
+        const arrays::Extent extent(array);
+        if (!lies_apart(call, extent)) return false;
         for (int j = 0; j < i; ++j)
-            if (*given[j] && arrays::may_overlap(array, arrays::fields(given[j]->ptr()))) return false;
+            if (*given[j] && extent.overlaps(arrays::Extent(arrays::fields(given[j]->ptr())))) return false;
     }
     return true;
 }

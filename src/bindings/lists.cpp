@@ -67,8 +67,8 @@ py::object array_of_list(const Function &function, PyObject *list, bool wide) {
     Py_intptr_t shape[arrays::kMaxAxes];
     const int ndim = read_shape(list, shape);
     if (ndim == 0 || !begins_with_a_number(list)) return {};
-    auto array = py::reinterpret_steal<py::object>(
-        arrays::empty(wide ? function.float64 : function.float32, ndim, shape));
+    auto array =
+        py::reinterpret_steal<py::object>(arrays::empty(wide ? function.float64 : function.float32, ndim, shape));
     if (!array) return {};
     char *data = arrays::fields(array.ptr()).data;
     if (wide ? fill<double>(list, ndim, shape, data) : fill<float>(list, ndim, shape, data)) return array;

@@ -33,9 +33,10 @@ kldiv_status run_on(Plan &plan, int threads, int64_t tasks, Poll &poll, Job::Run
 
 kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total) {
     const int64_t tasks = ceil_div(plan.groups, plan.groups_per_task);
-    const std::unique_ptr<double[]> partials = allocate<double>(tasks);
-    if (!partials) return KLDIV_NO_MEMORY;
-    plan.partial = partials.get();
+    double alone = 0;
+    const std::unique_ptr<double[]> partials = tasks == 1 ? nullptr : allocate<double>(tasks);
+    if (tasks > 1 && !partials) return KLDIV_NO_MEMORY;
+    plan.partial = tasks == 1 ? &alone : partials.get();
     const int threads = choose_threads(requested, plan.elements(), tasks);
     const kldiv_status status = run_on(plan, threads, tasks, poll, run_groups);
     if (status != KLDIV_OK) return status;
@@ -96,6 +97,8 @@ kldiv_status run_once(const kldiv_problem &problem, double *total) {
 kldiv_status run_gradient(const kldiv_problem &problem) { return run_once(problem, nullptr); }
 
 kldiv_status run_passes(const kldiv_problem &problem, double *total) {
+    if (!is_wanted(problem, KLDIV_GRAD_Y_TRUE) && !is_wanted(problem, KLDIV_GRAD_Y_PRED))
+        return run_once(problem, total);
     const bool values = is_wanted(problem, KLDIV_OUT) || total != nullptr;
     const bool sums = is_summed(problem, KLDIV_GRAD_Y_TRUE) || is_summed(problem, KLDIV_GRAD_Y_PRED);
     if (!sums && (!values || gradients_follow_inputs(problem))) return run_once(problem, total);
