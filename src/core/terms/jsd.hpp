@@ -31,7 +31,10 @@ struct Jsd {
         Generalized<V> t, p;
         template <class Constants>
         Sides(V y_true, V y_pred, const Constants &c) {
-            const V m = V::fma(c.beta, y_true, V::mul(c.rest, y_pred)), difference = V::sub(y_true, y_pred);
+            V m = V::fma(c.beta, y_true, V::mul(c.rest, y_pred));
+            if constexpr (General)  // beside the smallest subnormals the mixture is lost
+                m = V::select(V::equal(m, V::splat(0)), V::select(V::less(y_true, y_pred), y_pred, y_true), m);
+            const V difference = V::sub(y_true, y_pred);
             t = side<General>(y_true, m, V::mul(c.rest, difference));
             p = side<General>(y_pred, m, V::sub(V::splat(0), V::mul(c.beta, difference)));
         }
