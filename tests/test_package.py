@@ -5,8 +5,11 @@ import inspect
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import kldiv_fast
 import numpy as np
@@ -32,6 +35,14 @@ def test_signature_is_that_of_the_implementation(operation, make):
     assert function.__module__ == "kldiv_fast"
     assert function.__name__ == fallback.__name__
     assert pickle.loads(pickle.dumps(function)) is function
+
+
+STUBS = Path(__file__).parents[1] / "tools" / "stubs.py"
+
+
+@pytest.mark.skipif(not STUBS.exists(), reason="needs the repository's tools")
+def test_stubs_are_those_of_the_table():
+    subprocess.run([sys.executable, STUBS, "--check"], check=True)
 
 
 @pytest.mark.parametrize("name", kldiv_fast.__all__)

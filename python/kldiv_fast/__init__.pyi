@@ -1,3 +1,4 @@
+# Written by tools/stubs.py.
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
@@ -7,8 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "available_isas",
     "current_isa",
+    "generalized_kl",
+    "generalized_kl_value_and_grad",
     "get_executor",
     "get_num_threads",
+    "jeffreys",
+    "jeffreys_value_and_grad",
+    "jsd",
+    "jsd_value_and_grad",
     "kl",
     "kl_value_and_grad",
     "set_executor",
@@ -26,6 +33,7 @@ _Array: TypeAlias = ArrayLike | _SupportsDlpack
 _Float: TypeAlias = np.float32 | np.float64
 _Argument: TypeAlias = Literal["y_true", "y_pred"]
 _Gradient: TypeAlias = NDArray[_Float]
+_Written: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
 
 # Those that give one value.
@@ -34,7 +42,8 @@ _Reduction: TypeAlias = Literal[
 ]
 
 # reduction decides whether the result is a scalar or an array. An input of one row gives a scalar with "none" too; as in
-# NumPy's own stubs, the type is then that of the usual case.
+# NumPy's own stubs, the type is then that of the usual case. wrt decides whether the gradient is an array or a tuple of
+# arrays.
 @overload
 def kl(
     y_true: _Array,
@@ -42,6 +51,7 @@ def kl(
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
@@ -55,6 +65,7 @@ def kl(
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
@@ -68,14 +79,13 @@ def kl(
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
 ) -> _Out: ...
-
-# wrt decides whether the gradient is an array or a tuple of arrays.
 @overload
 def kl_value_and_grad(
     y_true: _Array,
@@ -84,11 +94,12 @@ def kl_value_and_grad(
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
     upstream: _Array | None = None,
-    out: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    out: _Written | None = None,
     num_threads: int | None = None,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
@@ -99,11 +110,12 @@ def kl_value_and_grad(
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
     upstream: _Array | None = None,
-    out: Sequence[NDArray[np.float32] | NDArray[np.float64]] | None = None,
+    out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
@@ -114,11 +126,12 @@ def kl_value_and_grad(
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
     upstream: _Array | None = None,
-    out: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
@@ -129,11 +142,337 @@ def kl_value_and_grad(
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
     upstream: _Array | None = None,
-    out: Sequence[NDArray[np.float32] | NDArray[np.float64]] | None = None,
+    out: Sequence[_Written | Sequence[_Written]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
+@overload
+def generalized_kl(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> _Float: ...
+@overload
+def generalized_kl(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def generalized_kl(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: _Out,
+    num_threads: int | None = None,
+) -> _Out: ...
+@overload
+def generalized_kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: _Written | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, _Gradient]: ...
+@overload
+def generalized_kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[_Written] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, tuple[_Gradient, ...]]: ...
+@overload
+def generalized_kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: _Written | Sequence[_Written] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], _Gradient]: ...
+@overload
+def generalized_kl_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[_Written | Sequence[_Written]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
+@overload
+def jsd(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> _Float: ...
+@overload
+def jsd(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def jsd(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: _Out,
+    num_threads: int | None = None,
+) -> _Out: ...
+@overload
+def jsd_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: _Written | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, _Gradient]: ...
+@overload
+def jsd_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[_Written] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, tuple[_Gradient, ...]]: ...
+@overload
+def jsd_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: _Written | Sequence[_Written] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], _Gradient]: ...
+@overload
+def jsd_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    beta: float = 0.5,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[_Written | Sequence[_Written]] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
+@overload
+def jeffreys(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> _Float: ...
+@overload
+def jeffreys(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: None = None,
+    num_threads: int | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def jeffreys(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    out: _Out,
+    num_threads: int | None = None,
+) -> _Out: ...
+@overload
+def jeffreys_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: _Written | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, _Gradient]: ...
+@overload
+def jeffreys_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: _Reduction = "mean",
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[_Written] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Float, tuple[_Gradient, ...]]: ...
+@overload
+def jeffreys_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: _Argument = "y_pred",
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: _Written | Sequence[_Written] | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[_Float], _Gradient]: ...
+@overload
+def jeffreys_value_and_grad(
+    y_true: _Array,
+    y_pred: _Array,
+    *,
+    wrt: tuple[_Argument, ...] | list[_Argument],
+    axis: int | tuple[int, ...] | list[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: Literal["none"] | None,
+    sample_weight: _Array | None = None,
+    mask: _Array | None = None,
+    upstream: _Array | None = None,
+    out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 def set_num_threads(n: int | None) -> None: ...

@@ -25,6 +25,15 @@ assert_type(kldiv_fast.kl(x, x, reduction="none"), NDArray[Float])
 assert_type(kldiv_fast.kl(x, x, reduction=None, axis=0), NDArray[Float])
 assert_type(kldiv_fast.kl(x, x, reduction="none", out=rows), NDArray[np.float32])
 
+# Every divergence of the table.
+assert_type(kldiv_fast.jsd(x, x, beta=0.25, base=2), Float)
+assert_type(kldiv_fast.jeffreys(x, x, reduction="none"), NDArray[Float])
+assert_type(kldiv_fast.generalized_kl_value_and_grad(x, x), tuple[Float, NDArray[Float]])
+assert_type(
+    kldiv_fast.jsd_value_and_grad(x, x, reduction="none", out=(rows, x.copy())),
+    tuple[NDArray[Float], NDArray[Float]],
+)
+
 # A value and a gradient, or several.
 both: tuple[Literal["y_true"], Literal["y_pred"]] = ("y_true", "y_pred")
 assert_type(kldiv_fast.kl_value_and_grad(x, x), tuple[Float, NDArray[Float]])
@@ -57,4 +66,5 @@ def mistakes() -> None:
     kldiv_fast.kl(x, x, "none")  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, epsilon="1e-7")  # type: ignore[call-overload]
     kldiv_fast.kl_value_and_grad(x, x, wrt="x")  # type: ignore[call-overload]
+    kldiv_fast.kl(x, x, beta=0.5)  # type: ignore[call-overload]
     kldiv_fast.set_num_threads("all")  # type: ignore[arg-type]

@@ -1,0 +1,131 @@
+"""Write python/kldiv_fast/__init__.pyi: the functions of every operation of the table, with their types.
+
+python tools/stubs.py            write it
+python tools/stubs.py --check    fail if it is not what would be written
+"""
+
+import sys
+from pathlib import Path
+
+from kldiv_fast._operations import OPERATIONS
+
+STUBS = Path(__file__).parents[1] / "python" / "kldiv_fast" / "__init__.pyi"
+
+HEAD = """\
+# Written by tools/stubs.py.
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+{names}
+]
+
+__version__: str
+
+class _SupportsDlpack(Protocol):
+    def __dlpack__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def __dlpack_device__(self, /) -> tuple[Any, Any]: ...
+
+_Array: TypeAlias = ArrayLike | _SupportsDlpack
+_Float: TypeAlias = np.float32 | np.float64
+_Argument: TypeAlias = Literal["y_true", "y_pred"]
+_Gradient: TypeAlias = NDArray[_Float]
+_Written: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+_Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
+
+# Those that give one value.
+_Reduction: TypeAlias = Literal[
+    "mean", "sum_over_batch_size", "sum", "mean_with_sample_weight", "batchmean"
+]
+
+# reduction decides whether the result is a scalar or an array. An input of one row gives a scalar with "none" too; as in
+# NumPy's own stubs, the type is then that of the usual case. wrt decides whether the gradient is an array or a tuple of
+# arrays.
+"""
+
+TAIL = """\
+def set_num_threads(n: int | None) -> None: ...
+def get_num_threads() -> int: ...
+def available_isas() -> list[str]: ...
+def current_isa() -> str: ...
+def set_executor(name: Literal["pool", "openmp"]) -> None: ...
+def get_executor() -> str: ...
+@overload
+def show_runtime(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_runtime(mode: Literal["dicts"]) -> dict[str, Any]: ...
+"""
+
+# The types of a table's parameters.
+PARAMETERS = {"beta": "float = 0.5"}
+
+ONE, ROWS = '_Reduction = "mean"', 'Literal["none"] | None'
+ALONE, SEVERAL = '_Argument = "y_pred"', "tuple[_Argument, ...] | list[_Argument]"
+
+# reduction, out, what is returned
+VALUES = (
+    (ONE, "None = None", "_Float"),
+    (ROWS, "None = None", "NDArray[_Float]"),
+    (ROWS, "_Out", "_Out"),
+)
+# wrt, reduction, out, what is returned
+GRADIENTS = (
+    (ALONE, ONE, "_Written | None = None", "tuple[_Float, _Gradient]"),
+    (SEVERAL, ONE, "Sequence[_Written] | None = None", "tuple[_Float, tuple[_Gradient, ...]]"),
+    (ALONE, ROWS, "_Written | Sequence[_Written] | None = None", "tuple[NDArray[_Float], _Gradient]"),
+    (SEVERAL, ROWS, "Sequence[_Written | Sequence[_Written]] | None = None",
+     "tuple[NDArray[_Float], tuple[_Gradient, ...]]"),
+)  # fmt: skip
+
+
+def overloaded(name, parameters, arguments, result):
+    arguments = ["y_true: _Array", "y_pred: _Array", "*", *parameters, *arguments]
+    lines = "".join(f"    {argument},\n" for argument in arguments)
+    return f"@overload\ndef {name}(\n{lines}) -> {result}: ...\n"
+
+
+def shared(reduction):
+    return [
+        "axis: int | tuple[int, ...] | list[int] = -1",
+        "epsilon: float | None = 1e-7",
+        "base: float | None = None",
+        f"reduction: {reduction}",
+        "sample_weight: _Array | None = None",
+        "mask: _Array | None = None",
+    ]
+
+
+def functions(operation):
+    parameters = [f"{name}: {PARAMETERS[name]}" for name in operation.parameters]
+    threads = "num_threads: int | None = None"
+    for reduction, out, result in VALUES:
+        arguments = [*shared(reduction), f"out: {out}", threads]
+        yield overloaded(operation.name, parameters, arguments, result)
+    for wrt, reduction, out, result in GRADIENTS:
+        arguments = [f"wrt: {wrt}", *shared(reduction), "upstream: _Array | None = None", f"out: {out}", threads]  # fmt: skip
+        yield overloaded(f"{operation.name}_value_and_grad", parameters, arguments, result)
+
+
+def stubs():
+    import kldiv_fast
+
+    names = "\n".join(f'    "{name}",' for name in sorted(kldiv_fast.__all__))
+    return (
+        HEAD.format(names=names)
+        + "".join("".join(functions(operation)) for operation in OPERATIONS)
+        + TAIL
+    )
+
+
+def main():
+    if "--check" not in sys.argv[1:]:
+        STUBS.write_text(stubs())
+    elif STUBS.read_text() != stubs():
+        sys.exit(f"{STUBS} is not what tools/stubs.py writes: run it")
+
+
+if __name__ == "__main__":
+    main()
