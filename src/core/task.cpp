@@ -297,20 +297,31 @@ void read_factors(const Plan &plan, const Group &group, Workspace &work) {
                                        : store_factors<float>(plan, group, rows, work.factors());
 }
 
+// A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)
+struct Span {
+    int64_t first_run, last_run, from, count;
+};
+
+Span span_of(const Plan &plan, int64_t piece) {
+    if (plan.pieces == 1) return {0, plan.runs.size(), 0, plan.class_axis.extent};
+    const int64_t first = piece / plan.pieces_per_run * plan.runs_per_piece;
+    const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
+    return {first, std::min(first + plan.runs_per_piece, plan.runs.size()), from,
+            std::min(plan.piece_length, plan.class_axis.extent - from)};
+}
+
 // work.sums = one piece of each row of the group; its gradients where they belong.
 void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
     if (plan.gradients()) read_factors(plan, group, work);
     std::fill_n(work.sums, group.rows, 0.0);
     if (!plan.gradients() && all_masked(plan, group)) return;
-    const int64_t first_run = piece / plan.pieces_per_run * plan.runs_per_piece;
-    const int64_t last_run = std::min(first_run + plan.runs_per_piece, plan.runs.size());
-    const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
-    const int64_t count = std::min(plan.piece_length, plan.class_axis.extent - from);
-    for (int64_t o = first_run; o < last_run; ++o) {
+    const Span span = span_of(plan, piece);
+    for (int64_t o = span.first_run; o < span.last_run; ++o) {
         Cursor run = group.at;
         run.seek(plan.runs, o);
-        run.advance(plan.class_axis, from);
-        plan.columns ? add_columns(plan, run, group.rows, count, work) : add_rows(plan, run, group.rows, count, work);
+        run.advance(plan.class_axis, span.from);
+        plan.columns ? add_columns(plan, run, group.rows, span.count, work)
+                     : add_rows(plan, run, group.rows, span.count, work);
     }
 }
 
@@ -336,6 +347,7 @@ Scratch *scratch_of(const Plan &plan, int worker) { return plan.scratch == nullp
 }  // namespace
 
 Group group_at(const Plan &plan, int64_t number) {
+    if (plan.groups == 1) return {plan.start, plan.row_axis.extent};
     Group group = {plan.start, 0};
     const int64_t from = number % plan.groups_per_axis * plan.group_rows;
     group.at.seek(plan.batch, number / plan.groups_per_axis);
