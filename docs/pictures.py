@@ -88,14 +88,14 @@ def drawing(height, title, parts):
 # A file of the repository, and what it does to the data.
 STAGES = [
     ("python/kldiv_fast/_arrays.py", "arrays, tensors and tables in, or an advice"),
-    ("python/kldiv_fast/_kl.py", "one rank, class axes last; views, no copies"),
-    ("src/bindings/module.cpp", "pointers, extents, strides: checked again"),
+    ("python/kldiv_fast/_meaning.py", "one rank, class axes last; views, no copies"),
+    ("src/bindings/divergence.cpp", "pointers, extents, strides: here alone for arrays"),
     ("src/core/plan.cpp", "rows, or pieces of rows, cut into tasks"),
     ("src/core/executor.cpp", "tasks handed to threads by one counter"),
     ("src/core/task.cpp", "tiles: read in place, or packed"),
     ("src/core/kernel.cpp", "clip, log-ratio, sum, gradients: one pass"),
     ("src/core/kldiv.cpp", "partial sums in double, added in order"),
-    ("python/kldiv_fast/_kl.py", "divided by what the reduction says: one value"),
+    ("src/bindings/divergence.cpp", "divided by what the reduction says: one value"),
 ]
 
 

@@ -71,7 +71,7 @@ def error_of(capsys, *arguments):
 
 
 def shown(output, name="value"):
-    return re.search(rf"^{name} +(.*?)(?: nats)?$", output, re.MULTILINE)[1]
+    return re.search(rf"^{name} +(.*?)(?: nats| bits| \(base 10\))?$", output, re.MULTILINE)[1]
 
 
 # ---- values ----
@@ -89,6 +89,40 @@ def test_named_arrays(files, capsys):
     status, output, _ = main(capsys, "both.npz:x", "both.npz:y")
     assert status == 0
     assert np.float32(shown(output)) == kldiv_fast.kl(*pair())
+
+
+DIVERGENCES = [
+    ("jeffreys", [], {}),
+    ("generalized_kl", ["--base", "2"], {"base": 2}),
+    ("jsd", ["--beta", "0.25", "--base", "10"], {"beta": 0.25, "base": 10}),
+    ("jsd", [], {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "keywords"), DIVERGENCES)
+def test_every_divergence(files, capsys, name, arguments, keywords):
+    command = ["x.npy", "y.npy", "--divergence", name, *arguments, "--rows=rows.npy"]
+    status, output, _ = main(capsys, *command)
+    assert status == 0
+    divergence = getattr(kldiv_fast, name)
+    assert np.float32(shown(output)) == divergence(*pair(), **keywords)
+    rows = divergence(*pair(), reduction="none", **keywords)
+    np.testing.assert_array_equal(np.load("rows.npy"), rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--divergence", "js"], "--divergence is 'js'; expected one of: kl, generalized_kl"),
+        (["--beta", "0.5"], "kl() got an unexpected keyword argument 'beta'"),
+        (["--divergence", "jsd", "--beta", "2"], "beta is 2.0; expected a number in [0, 1]"),
+        (["--beta", "half"], "--beta is 'half'; expected a number in [0, 1]"),
+        (["--base", "two"], "--base is 'two'; expected a positive number other than 1"),
+        (["--base", "1"], "base is 1.0; expected a positive number other than 1"),
+    ],
+)
+def test_divergences_that_there_are_not(files, capsys, arguments, message):
+    assert message in error_of(capsys, "x.npy", "y.npy", *arguments)
 
 
 OPTIONS = {
