@@ -256,7 +256,8 @@ bool move_over_rows(Call &call, kldiv_role role, const Fields &array) {
 bool count_elements(Call &call) {
     for (int i = 0; i < call.nest_ndim(); ++i) {
         const int64_t extent = call.axes[i].extent;
-        if (extent != 0 && call.elements > INT64_MAX / extent) return false;
+        const bool may_overflow = (call.elements | extent) >> 31 != 0;  // a division less
+        if (may_overflow && extent != 0 && call.elements > INT64_MAX / extent) return false;
         call.elements *= extent;
         if (i < call.batch_ndim()) call.rows *= extent;
     }

@@ -155,11 +155,6 @@ void stream_bytes(char *dst, const char *src, int64_t n) { std::memcpy(dst, src,
 
 }  // namespace
 
-int64_t item_size(kldiv_dtype dtype) {
-    constexpr int64_t sizes[] = {4, 8, 2, 2, 1, 1, 1, 2, 2, 4, 4, 8, 8};
-    return sizes[dtype];
-}
-
 void pack(const kldiv_operand &source, const Grid &grid, kldiv_dtype to, void *dst) {
     switch (source.dtype) {
         case KLDIV_FLOAT32: return pack_from<float>(source, grid, to, dst);

@@ -8,7 +8,10 @@
 
 namespace kldiv {
 
-int64_t item_size(kldiv_dtype dtype);
+inline int64_t item_size(kldiv_dtype dtype) {
+    constexpr int64_t sizes[] = {4, 8, 2, 2, 1, 1, 1, 2, 2, 4, 4, 8, 8};
+    return sizes[dtype];
+}
 
 // A grid of elements somewhere in memory; strides in bytes, of any size and sign.
 struct Grid {

@@ -67,6 +67,10 @@ int choose_threads(int requested, int64_t elements, int64_t tasks) {
 
 // The poll is asked when nobody is at work: what it calls may fork, throw, or end this thread.
 kldiv_status run_tasks(int threads, int64_t tasks, Poll &poll, Job::Run run, void *context) {
+    if (tasks == 1) {  // which nobody shares, and which is over before anyone would ask
+        run(context, 0, 0);
+        return KLDIV_OK;
+    }
     Job job(tasks, run, context, poll);
     for (;;) {
         if (threads > 1)
