@@ -13,7 +13,7 @@ import pytest
 from kldiv_fast import _core
 
 # Rows that take one thread of the slowest ISA some seconds, and some tenths of one, on any machine.
-LONG, SHORT = 200_000, 40_000
+LONG, SHORT = 200_000, 80_000
 DELAY = 0.05  # seconds until the signal: the core is at work
 
 
