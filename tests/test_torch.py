@@ -11,6 +11,7 @@ from processes import run_python
 from test_errors import CASES
 
 torch = pytest.importorskip("torch")
+from kldiv_fast._meaning import Settings
 from kldiv_fast.torch import kl, rows
 
 DTYPES = {
@@ -169,8 +170,8 @@ def test_gradients(rng, shape, dtype, rtol):
         torch.testing.assert_close(mine, theirs.to(mine.dtype), rtol=rtol, atol=1e-6)
 
 
-def rows_with(epsilon):
-    return lambda y_true, y_pred: rows(y_true, y_pred, epsilon)
+def rows_with(epsilon, **settings):
+    return lambda y_true, y_pred: rows(y_true, y_pred, Settings(epsilon=epsilon, **settings))
 
 
 def test_gradients_at_the_clip(rng):

@@ -22,7 +22,9 @@ class Entry(NamedTuple):
     source: str
     value: str  # of the examples below
     gradient: str
-    definitions: tuple[tuple[str, str], ...] = ()  # names of the formulas' own, and what they stand for
+    definitions: tuple[
+        tuple[str, str], ...
+    ] = ()  # names of the formulas' own, and what they stand for
     # At these values of its parameter it is another operation, perhaps of the swapped arguments.
     limits: tuple[tuple[float, str, bool], ...] = ()
 
