@@ -167,7 +167,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y_true, y_pred, operation, given):
         ctx.save_for_backward(y_true, y_pred)
-        ctx.call = operation, given
+        ctx.call, ctx.dtypes = (operation, given), (y_true.dtype, y_pred.dtype)
         value, ctx.gradients = _GRADIENTS[operation](
             _view(y_true), _view(y_pred), wrt=_WRT[ctx.needs_input_grad[:2]], **_read(given)
         )
@@ -179,15 +179,11 @@ class _Eager(torch.autograd.Function):
         if gradients is None or torch.is_grad_enabled() or not _is_plain(upstream):
             return _Eager.differentiate(ctx, upstream)
         factor = upstream.item()
-        found = [torch.from_numpy(gradient) for gradient in gradients]
-        for gradient in found if factor != 1 else ():
-            if factor == 0:  # whatever the rows hold
-                gradient.zero_()
-            else:
-                gradient.mul_(factor)
-        found = iter(found)
-        needed = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        return *(next(found).to(x.dtype) if wanted else None for x, wanted in needed), None, None
+        found = [None] * 4
+        for name, gradient in zip(_WRT[ctx.needs_input_grad[:2]], gradients, strict=True):
+            i = _INPUTS.index(name)
+            found[i] = _scaled(torch.from_numpy(gradient), factor, ctx.dtypes[i])
+        return tuple(found)
 
     @staticmethod
     def differentiate(ctx, upstream):
@@ -198,6 +194,14 @@ class _Eager(torch.autograd.Function):
             inputs = [x.view_as(x) for x in ctx.saved_tensors]  # may be one tensor
             value = _composed(operation, *inputs, _adapters.complete(operation, given))
             return *_grad(value, inputs, ctx.needs_input_grad, upstream, create_graph), None, None
+
+
+def _scaled(gradient, factor, dtype):
+    if factor == 0:  # whatever the rows hold
+        gradient.zero_()
+    elif factor != 1:
+        gradient.mul_(factor)
+    return gradient if gradient.dtype is dtype else gradient.to(dtype)
 
 
 # Without what PyTorch's own apply does for transforms, which are not at work here.
