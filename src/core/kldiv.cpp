@@ -179,10 +179,11 @@ kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const v
     const Limit limit = limit_of(actual);
     actual.operation = limit.operation;
     if (limit.swapped) std::swap(y_true, y_pred);
-    if (n <= kSmallBlock) {  // one task of one row
+    const auto row_sums = choose_functions(actual, dtype).row_sums;
+    if (n <= kSmallBlock && row_sums != nullptr) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
-        choose_functions(actual, dtype).row_sums(tile, choose_parameters(actual), total);
+        row_sums(tile, choose_parameters(actual), total);
         *total *= actual.scale;
         return KLDIV_OK;
     }
