@@ -98,24 +98,36 @@ PyObject *raise(kldiv_status status) { return status == KLDIV_NO_MEMORY ? PyErr_
 
 // ---- The plainest call ----
 
-bool is_last_axis(PyObject *axis, int ndim) {
-    if (axis == nullptr) return true;
-    uint64_t classes = 0;
-    return !PyTuple_CheckExact(axis) && read_axes(axis, ndim, classes) && classes == uint64_t{1} << (ndim - 1);
+bool lie_alike(const Fields &a, const Fields &b) {
+    const auto both = [&](int flag) { return arrays::has_flags(a, flag) && arrays::has_flags(b, flag); };
+    return arrays::has_shape_of(a, b) && (both(Numpy::NPY_ARRAY_C_CONTIGUOUS_) || both(Numpy::NPY_ARRAY_F_CONTIGUOUS_));
 }
 
+// A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither.
 bool is_plain(const Call &call) {
     const Arguments &arguments = call.arguments;
-    const Fields &true_ = *call.inputs[0], &pred = *call.inputs[1];
     return !call.function.has_gradients && !call.wants_rows() && !arguments.has(kSampleWeight) &&
            !arguments.has(kMask) && !arguments.has(kOut) &&
-           call.problem.operands[0].dtype == call.problem.operands[1].dtype && true_.nd > 0 &&
-           arrays::has_shape_of(true_, pred) && arrays::has_flags(true_, Numpy::NPY_ARRAY_C_CONTIGUOUS_) &&
-           arrays::has_flags(pred, Numpy::NPY_ARRAY_C_CONTIGUOUS_) && is_last_axis(arguments[kAxis], true_.nd);
+           call.problem.operands[0].dtype == call.problem.operands[1].dtype && call.inputs[0]->nd > 0 &&
+           lie_alike(*call.inputs[0], *call.inputs[1]);
+}
+
+// What the sum of rows along all axes but `classes` is divided by.
+int64_t plain_divisor(const Call &call, uint64_t classes) {
+    const Fields &array = *call.inputs[0];
+    if (call.reduction == Reduction::kSum) return 1;
+    int64_t rows = 1;
+    for (int i = 0; i < array.nd; ++i) {
+        if ((classes >> i & 1) != 0) continue;
+        rows *= array.dimensions[i];
+        if (call.reduction == Reduction::kBatchMean) break;
+    }
+    return rows;
 }
 
 PyObject *run_plain(Call &call, int64_t n) {
-    const Fields &array = *call.inputs[0];
+    uint64_t classes = 0;
+    if (!read_axes(call.arguments[kAxis], call.inputs[0]->nd, classes)) return nullptr;
     double total = 0;
     kldiv_options &options = call.problem.options;
     const kldiv_operand *operands = call.problem.operands;
@@ -123,11 +135,7 @@ PyObject *run_plain(Call &call, int64_t n) {
         return kldiv_flat(&options, operands[0].dtype, operands[0].data, operands[1].data, n, &total);
     });
     if (status != KLDIV_OK) return raise(status);
-    const int64_t first = array.nd == 1 ? 1 : array.dimensions[0];
-    const int64_t divisor = call.reduction == Reduction::kSum         ? 1
-                            : call.reduction == Reduction::kBatchMean ? first
-                                                                      : n / array.dimensions[array.nd - 1];
-    return scalar(call, total / static_cast<double>(divisor));
+    return scalar(call, total / static_cast<double>(plain_divisor(call, classes)));
 }
 
 // ---- The loop nest ----
