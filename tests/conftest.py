@@ -1,7 +1,8 @@
-"""What the tests share: the ISA fixture, a seeded generator, and what the plain run leaves to ``--long``."""
+"""What the tests share: the ISA fixture, a seeded generator, processes begun early, what is left to ``--long``."""
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,6 +33,24 @@ def rng():
     return np.random.default_rng(20261124)
 
 
+# ---- processes that take seconds ----
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(request):
+    """What the module's tests marked `beside` wait for, by test."""
+    tests = [x for x in request.session.items if getattr(x, "module", None) is request.module]
+    marks = {test: test.get_closest_marker("beside") for test in tests}
+    with ThreadPoolExecutor() as pool:
+        yield {test: pool.submit(*m.args, **m.kwargs) for test, m in marks.items() if m}
+
+
+@pytest.fixture
+def beside(request, begun):
+    """The future of what the test's mark names."""
+    return begun[request.node]
+
+
 # ---- the plain run and --long ----
 
 settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
@@ -59,4 +78,7 @@ def pytest_collection_modifyitems(config, items):
 
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = kept
+    paths = {item.path: place for place, item in enumerate(kept)}
+    items[:] = sorted(
+        kept, key=lambda x: (paths[x.path], x.get_closest_marker("beside") is not None)
+    )

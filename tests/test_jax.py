@@ -18,6 +18,8 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 import kldiv_fast.jax as adapter
 from jax.test_util import check_grads
+from kldiv_fast._meaning import Settings
+from kldiv_fast._operations import OPERATIONS
 from kldiv_fast.jax import kl
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -41,6 +43,14 @@ def x64():
         yield
 
 
+# Each divergence, with parameters of its own at several values.
+EACH = [(row, {}) for row in OPERATIONS if not row.parameters]
+EACH += [(row, {"beta": beta}) for row in OPERATIONS if row.parameters for beta in (0.0, 0.3, 1.0)]
+each = pytest.mark.parametrize(
+    ("operation", "parameters"), EACH, ids=[f"{row.name} {given}" for row, given in EACH]
+)
+
+
 # ---- values ----
 
 
@@ -53,6 +63,32 @@ def test_rows_have_the_bits_of_kl(pair, dtype, epsilon):
     assert ours.dtype == np.float32
     expected = kldiv_fast.kl(true, pred, reduction="none", epsilon=epsilon)
     np.testing.assert_array_equal(ours, expected)
+
+
+@each
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
+@pytest.mark.parametrize("call", [{}, {"base": 2}, {"epsilon": None}], ids=str)
+def test_each_has_the_bits_of_numpy(pair, operation, parameters, call, dtype):
+    """Rows, and each row's gradients."""
+    arrays = [x.astype(dtype) + dtype(2**-6) for x in pair]  # no slope beyond float16
+    keywords = parameters | call | {"reduction": "none"}
+    ours = functools.partial(getattr(adapter, operation.name), **keywords)
+    theirs = getattr(kldiv_fast, f"{operation.name}_value_and_grad")
+    values, gradients = theirs(*arrays, wrt=("y_true", "y_pred"), **keywords)
+    np.testing.assert_array_equal(jax.jit(ours)(*arrays), values)
+    found = jax.grad(lambda *x: ours(*x).sum(), (0, 1))(*map(jnp.asarray, arrays))
+    for mine, gradient in zip(found, gradients, strict=True):
+        np.testing.assert_array_equal(mine, gradient.astype(dtype))
+
+
+@each
+def test_finite_differences_of_each(x64, rng, operation, parameters):
+    pair = [rng.uniform(0.2, 0.9, (4, 6)) for _ in range(2)]
+    loss = functools.partial(getattr(adapter, operation.name), base=2, **parameters)
+    np.testing.assert_allclose(
+        loss(*pair), getattr(kldiv_fast, operation.name)(*pair, base=2, **parameters), rtol=1e-15
+    )
+    check_grads(jax.jit(loss), pair, order=1, modes=["rev"])
 
 
 def test_float64(x64, pair):
@@ -406,19 +442,23 @@ def test_another_platform_gets_the_formula(pair):
     assert "custom_call" in program.lower(*pair).as_text()
 
 
+@each
 @pytest.mark.parametrize("epsilon", [1e-7, 0, None])
 @pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
-def test_the_formula_is_the_core_meaning(rng, epsilon, dtype):
-    special = np.array([0, 1e-7, 1e-3, 0.5, 1, 1.5, -1, np.inf, -np.inf, np.nan])
+def test_the_formula_is_the_core_meaning(rng, operation, parameters, epsilon, dtype):
+    special = [0, 1e-7, 1e-3, 0.5, 1, 1.5, -1, -np.inf, np.nan]
+    if epsilon is not None or operation.name == "kl":  # infinity less infinity is the formulas' own
+        special.append(np.inf)
     true, pred = (x.ravel()[:, None].astype(dtype) for x in np.meshgrid(special, special))
     upstream = np.float32(rng.random(len(true)))
     upstream[::7] = 0
     operands = (jnp.asarray(true), jnp.asarray(pred))
-    rows = adapter._formula_rows(epsilon, *operands)
-    np.testing.assert_allclose(rows, adapter.rows(*operands, epsilon), rtol=1e-5, atol=1e-12)
+    settings = Settings(operation.name, epsilon, parameters.get("beta", 0.5), 1 / np.log(2))
+    rows = adapter._formula_rows(settings, *operands)
+    np.testing.assert_allclose(rows, adapter.rows(*operands, settings), rtol=1e-5, atol=2e-7)
     wanted = ("y_true", "y_pred")
-    ours = adapter._formula_gradients(epsilon, wanted, *operands, upstream)
-    core = adapter._gradients(*operands, upstream, epsilon=epsilon, wanted=wanted)
+    ours = adapter._formula_gradients(settings, wanted, *operands, upstream)
+    core = adapter._gradients(*operands, upstream, settings=settings, wanted=wanted)
     for a, b in zip(ours, core, strict=True):
         a, b = np.asarray(a.astype(dtype), np.float32), np.asarray(b, np.float32)
         np.testing.assert_allclose(a, b, rtol=2 * jnp.finfo(dtype).eps, atol=1e-6)
@@ -483,7 +523,13 @@ def test_other_float_types_are_refused(pair):
         ("rows", [(3, 2), (3, 2)], {}, "a result has"),
         ("rows", [(2, 3), (2, 3)], {"epsilon": np.float32(1e-7)}, "epsilon"),
         ("rows", [(2, 3), (2, 3)], {"epsilon": np.float64(1)}, "epsilon"),
-        ("rows", [(2, 3), (2, 3)], {"other": np.float64(0)}, "epsilon"),
+        ("rows", [(2, 3), (2, 3)], {"epsilon": None}, "epsilon"),
+        ("rows", [(2, 3), (2, 3)], {"operation": "dot"}, "operation"),
+        ("rows", [(2, 3), (2, 3)], {"operation": "k"}, "operation"),
+        ("rows", [(2, 3), (2, 3)], {"operation": np.float64(0)}, "operation"),
+        ("rows", [(2, 3), (2, 3)], {"beta": np.float64(1.5)}, "beta"),
+        ("rows", [(2, 3), (2, 3)], {"scale": np.float64(np.inf)}, "scale"),
+        ("rows", [(2, 3), (2, 3)], {"scale": "1"}, "scale"),
         ("grad_y_pred", [(2, 3), (2, 3), (3,)], {}, "upstream"),
         ("grad_both", [(2, 3), (2, 3), (2,)], {}, "number of operands"),
     ],
@@ -491,9 +537,11 @@ def test_other_float_types_are_refused(pair):
 def test_the_handler_checks_what_memory_safety_rests_on(name, operands, options, message):
     result = jax.ShapeDtypeStruct((2,) if name == "rows" else (2, 3), np.float32)
     call = jax.ffi.ffi_call(f"kldiv_fast_{name}", result)
-    options = options or {"epsilon": np.float64(1e-7)}
+    given = {"operation": "kl", "epsilon": np.float64(1e-7)}
+    given |= {"beta": np.float64(0.5), "scale": np.float64(1)} | options
+    given = {key: value for key, value in given.items() if value is not None}
     with pytest.raises(Exception, match=f"INVALID_ARGUMENT: kldiv_fast: .*{message}"):
-        call(*(jnp.ones(shape) for shape in operands), **options).block_until_ready()
+        call(*(jnp.ones(shape) for shape in operands), **given).block_until_ready()
 
 
 def test_a_missing_jax_names_the_extra():
@@ -548,6 +596,7 @@ NUMBERS = [
     ("kArgBuffer", "ArgType_BUFFER"),
     ("kRetBuffer", "RetType_BUFFER"),
     ("kAttrScalar", "AttrType_SCALAR"),
+    ("kAttrString", "AttrType_STRING"),
     ("kExtensionMetadata", "Extension_Metadata"),
 ]
 

@@ -1,7 +1,7 @@
 """kldiv_fast.keras beside Keras's own loss, metric and function.
 
-Keras has one backend for each process. The cases run on the one of this process; the last tests run them again in a
-process of its own for each other backend.
+Keras has one backend for each process. The cases run on the one of this process, and beside it in a process of its own
+for each other backend.
 """
 
 import doctest
@@ -35,7 +35,7 @@ KERAS_FUNCTION = keras.losses.kl_divergence
 REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "none", None, "mean_with_sample_weight"]
 SHAPES = [(3, 4), (1, 1), (7, 46), (2, 3, 17), (5,), (2, 3, 1, 5)]
 FEATURES, CLASSES = 6, 5
-OTHER_BACKEND = "KLDIV_FAST_OTHER_BACKEND" in os.environ  # the last tests' process
+OTHER_BACKEND = "KLDIV_FAST_OTHER_BACKEND" in os.environ  # the last test's process
 
 once = pytest.mark.skipif(OTHER_BACKEND, reason="the same whatever the backend")
 only_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
@@ -676,20 +676,16 @@ def test_the_examples_in_the_docstrings():
 # ---- the other backends ----
 
 
-other_backends = pytest.mark.parametrize(
-    "backend", sorted({"tensorflow", "torch", "jax"} - {BACKEND})
-)
-
-
 def run_on(backend, *options):
     """These tests again, and the example of training, which the process's import of Keras serves too."""
-    pytest.importorskip(backend)
     training = Path(__file__).with_name("test_reuters.py")
     environment = {"KERAS_BACKEND": backend, "KLDIV_FAST_OTHER_BACKEND": "1"}
+    # Threads that wait at work would keep the processes beside them from theirs.
+    environment["OMP_WAIT_POLICY"] = "passive"
     if "--long" not in options:
         # XLA's take longer than what they make faster.
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    done = subprocess.run(
+    return subprocess.run(
         [
             *[sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
             *[__file__, f"{training}::test_both_losses_give_one_curve"],
@@ -699,18 +695,23 @@ def run_on(backend, *options):
         text=True,
         check=False,
     )
+
+
+def on_other_backends(*options):
+    names = [] if OTHER_BACKEND else sorted({"tensorflow", "torch", "jax"} - {BACKEND})
+    cases = [pytest.param(x, marks=pytest.mark.beside(run_on, x, *options)) for x in names]
+    return pytest.mark.parametrize("backend", cases)
+
+
+@on_other_backends()
+def test_on_backend(beside, backend):
+    pytest.importorskip(backend)
+    done = beside.result()
     assert done.returncode == 0, done.stdout[-20000:]
     print(done.stdout.splitlines()[-1])
 
 
-@once
-@other_backends
-def test_on_backend(backend):
-    run_on(backend)
-
-
-@once
 @pytest.mark.long
-@other_backends
-def test_on_backend_at_length(backend):
-    run_on(backend, "--long")
+@on_other_backends("--long")
+def test_on_backend_at_length(beside, backend):
+    test_on_backend(beside, backend)

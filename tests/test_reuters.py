@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -73,14 +74,20 @@ def test_the_greatest_difference(reuters):
     assert reuters.greatest_difference(a, b) == pytest.approx(0.2)
 
 
-def test_without_a_network_it_says_so(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT],
-        env=os.environ | {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_without_a_network():
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            [sys.executable, SCRIPT],
+            env=os.environ | {"KERAS_HOME": folder, "https_proxy": "http://127.0.0.1:9"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.mark.beside.with_args(run_without_a_network)
+def test_without_a_network_it_says_so(beside):
+    done = beside.result()
     assert done.returncode == 1
     assert "Keras could not fetch the Reuters newswires" in done.stderr
     assert "--data FILE" in done.stderr

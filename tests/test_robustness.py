@@ -84,10 +84,16 @@ def answers_beside(names):
     return printed(SETUP + "\n".join(lines), TF_CPP_MIN_LOG_LEVEL="3") == "True"
 
 
-def test_beside_other_teams():
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param(order, marks=pytest.mark.beside(answers_beside, order), id=id)
+        for id, order in (("first", [None, *NEIGHBOURS]), ("last", [*reversed(NEIGHBOURS), None]))
+    ],
+)
+def test_beside_other_teams(beside, order):
     """In one process, in an order and in its reverse: so any two of us all were loaded in both orders."""
-    assert answers_beside([None, *NEIGHBOURS])
-    assert answers_beside([*reversed(NEIGHBOURS), None])
+    assert beside.result()
 
 
 @pytest.mark.long

@@ -354,13 +354,13 @@ for compiling in ({"jit_compile": "auto"}, {"run_eagerly": True}):
 """
 
 
-def test_mirrored_strategy_on_two_devices():
+@pytest.mark.beside(printed, MIRRORED, PYTHONPATH=str(Path(__file__).parent))
+def test_mirrored_strategy_on_two_devices(beside):
     """Without XLA, which can't compile variables on two devices, whatever the loss.
 
     kldiv_fast.keras too, whose import leaves the devices to be configured.
     """
-    alike = printed(MIRRORED, PYTHONPATH=str(Path(__file__).parent))
-    assert alike.splitlines() == ["alike"] * 2
+    assert beside.result().splitlines() == ["alike"] * 2
 
 
 # ---- threads ----
@@ -393,10 +393,11 @@ print(os.waitpid(child, 0)[1])
 
 
 @native
-def test_few_threads_whatever_thread_calls_and_none_that_a_forked_child_waits_for():
+@pytest.mark.beside(printed, THREADS_AND_FORK, OMP_NUM_THREADS="4")
+def test_few_threads_whatever_thread_calls_and_none_that_a_forked_child_waits_for(beside):
     """All of TensorFlow's threads share the core's helpers, and set_num_threads holds in them."""
     processors = kldiv_fast.show_runtime(mode="dicts")["threads"]["processors"]
-    one, four, child = printed(THREADS_AND_FORK, OMP_NUM_THREADS="4").split()
+    one, four, child = beside.result().split()
     assert (int(one), int(four)) == (0, min(4, processors) - 1)
     assert child == "0"
 

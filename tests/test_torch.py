@@ -1,16 +1,21 @@
-"""kldiv_fast.torch beside kldiv_fast.kl (values, errors) and beside PyTorch's own formula (gradients)."""
+"""kldiv_fast.torch beside kldiv_fast (values, errors) and beside PyTorch's own formulas (gradients)."""
 
+import functools
+import inspect
 import itertools
 
 import kldiv_fast
 import numpy as np
 import pytest
-from kldiv_fast import _core
+from kldiv_fast import _core, _formulas
+from kldiv_fast._meaning import Settings
+from kldiv_fast._operations import OPERATIONS
 from oracle import distributions
 from processes import run_python
 from test_errors import CASES
 
 torch = pytest.importorskip("torch")
+import kldiv_fast.torch as adapter
 from kldiv_fast.torch import kl, rows
 
 DTYPES = {
@@ -169,8 +174,8 @@ def test_gradients(rng, shape, dtype, rtol):
         torch.testing.assert_close(mine, theirs.to(mine.dtype), rtol=rtol, atol=1e-6)
 
 
-def rows_with(epsilon):
-    return lambda y_true, y_pred: rows(y_true, y_pred, epsilon)
+def rows_with(epsilon, **settings):
+    return lambda y_true, y_pred: rows(y_true, y_pred, Settings(epsilon=epsilon, **settings))
 
 
 def test_gradients_at_the_clip(rng):
@@ -216,11 +221,11 @@ def test_only_the_gradients_asked_for_are_computed_in_place(rng, monkeypatch):
         y_true, y_pred = tensors(rng, (3, 4), dtype)
         y_pred.requires_grad_()
         calls.clear()
-        kl(y_true, y_pred).backward()
+        kl(y_true, y_pred, reduction="none").sum().backward()
         assert len(calls) == 2
         for _, t, p, *_ in calls:
             assert (t, p) == (y_true.data_ptr(), y_pred.data_ptr())
-        *_, upstream, _, out, grad_true, grad_pred = calls[1]
+        _, _, _, _, _, _, upstream, _, out, grad_true, grad_pred, *_ = calls[1]
         assert upstream and grad_pred
         assert not out and not grad_true
 
@@ -253,6 +258,203 @@ def test_transforms_raise(rng):
         torch.func.grad(kl, argnums=1)(y_true, y_pred)
     with pytest.raises(RuntimeError, match="functorch transforms"):
         torch.func.jvp(lambda p: kl(y_true, p), (y_pred,), (torch.ones_like(y_pred),))
+
+
+# ---- every divergence of the table ----
+
+# Each with parameters of its own at several values, as (operation, keywords).
+EACH = [(row, {}) for row in OPERATIONS if not row.parameters]
+EACH += [(row, {"beta": beta}) for row in OPERATIONS if row.parameters for beta in (0.0, 0.3, 1.0)]
+each = pytest.mark.parametrize(
+    ("operation", "parameters"), EACH, ids=[f"{row.name} {given}" for row, given in EACH]
+)
+CALLS = [
+    {},
+    {"reduction": "sum", "base": 2},
+    {"axis": 0, "epsilon": 1e-3},
+    {"sample_weight": [1.0, 0.5, 2.0], "reduction": "mean_with_sample_weight"},
+    {"mask": [True, False, True], "reduction": "batchmean"},
+]
+
+
+def row_formula(operation, parameters, epsilon=1e-7):
+    """The table's formula, which PyTorch differentiates."""
+    settings = Settings(operation.name, epsilon, parameters.get("beta", 0.5))
+
+    def function(y_true, y_pred):
+        t, p = y_true.clamp(epsilon, 1), y_pred.clamp(epsilon, 1)
+        return _formulas.terms(torch, settings, t, p).sum(-1)
+
+    return function
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_values_and_gradients_are_those_of_numpy(rng, operation, parameters, call, dtype):
+    """Bit for bit in eager code, and each gradient alone."""
+    pair = tensors(rng, (3, 4), dtype)
+    arrays = [x.numpy().copy() for x in pair]
+    keywords = parameters | call
+    if call.get("axis") == 0:
+        pair, arrays = [x.T for x in pair], [x.T for x in arrays]
+    ours, theirs = getattr(adapter, operation.name), getattr(kldiv_fast, operation.name)
+    expected = theirs(*arrays, **keywords)
+    np.testing.assert_array_equal(ours(*pair, **keywords), expected, strict=True)
+    rows = ours(*pair, **keywords | {"reduction": "none"})
+    np.testing.assert_array_equal(rows, theirs(*arrays, **keywords | {"reduction": "none"}))
+
+    value_and_grad = getattr(kldiv_fast, f"{operation.name}_value_and_grad")
+    for wrt in (("y_true",), ("y_pred",), ("y_true", "y_pred")):
+        named = dict(zip(("y_true", "y_pred"), pair, strict=True))
+        inputs = {name: x.detach().requires_grad_(name in wrt) for name, x in named.items()}
+        value = ours(**inputs, **keywords)
+        np.testing.assert_array_equal(value.detach(), expected)
+        value.backward()
+        _, gradients = value_and_grad(*arrays, wrt=wrt, **keywords)
+        for name, gradient in zip(wrt, gradients, strict=True):
+            np.testing.assert_array_equal(inputs[name].grad, gradient.astype(arrays[0].dtype))
+
+
+@each
+def test_gradients_of_each(rng, operation, parameters):
+    """Of first and second order beside PyTorch's derivatives of the formula, and beside differences."""
+    pair = tensors(rng, (3, 5), torch.float64)
+    pair[0][0, 1], pair[1][1, 0] = 1.5, 0.0  # beyond the clip, on both sides of it
+    pair = [x.requires_grad_() for x in pair]
+    upstream = torch.rand(3, dtype=torch.float64)
+
+    def derivatives(function):
+        first = torch.autograd.grad(function(*pair), pair, upstream, create_graph=True)
+        squares = sum((x**2).sum() for x in first)
+        second = torch.autograd.grad(squares, pair, create_graph=True)
+        return *first, *second, *torch.autograd.grad(second[0].sum(), pair)
+
+    expected = derivatives(row_formula(operation, parameters, 1e-3))
+    whole = getattr(adapter, operation.name)
+    for_rows = functools.partial(whole, reduction="none", epsilon=1e-3, **parameters)
+    torch.testing.assert_close(derivatives(for_rows), expected)
+    function = functools.partial(whole, epsilon=1e-3, base=2, **parameters)
+    assert torch.autograd.gradcheck(function, pair)
+    assert torch.autograd.gradgradcheck(function, pair)
+    assert torch.autograd.gradcheck(for_rows, pair, check_forward_ad=True)
+
+
+@each
+@pytest.mark.parametrize("epsilon", [None, 0.0])
+def test_zeros_of_each(operation, parameters, epsilon):
+    """Values, gradients and their derivatives are finite wherever the row is."""
+    edges = torch.tensor([0.0, 1e-3, 0.5, 1.0])
+    y_true, y_pred = (x.reshape(-1, 1) for x in torch.meshgrid(edges, edges, indexing="ij"))
+    keywords = parameters | {"epsilon": epsilon}
+    value = getattr(adapter, operation.name)
+    rows = getattr(kldiv_fast, operation.name)(
+        y_true.numpy(), y_pred.numpy(), reduction="none", **keywords
+    )
+    finite = torch.from_numpy(np.isfinite(rows))
+    pair = [x[finite].requires_grad_() for x in (y_true, y_pred)]
+    first = torch.autograd.grad(value(*pair, **keywords), pair, create_graph=True)
+    second = torch.autograd.grad(sum((x**2).sum() for x in first), pair)
+    assert all(torch.isfinite(x).all() for x in (*first, *second))
+
+
+@each
+def test_compiled_as_eager(rng, operation, parameters):
+    pair = tensors(rng, (3, 5))
+    function = functools.partial(getattr(adapter, operation.name), base=2, **parameters)
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*pair), function(*pair))
+    torch.testing.assert_close(gradients(compiled, *pair), gradients(function, *pair))
+
+
+def test_signatures():
+    for row in OPERATIONS:
+        names = list(inspect.signature(getattr(adapter, row.name)).parameters)
+        theirs = list(inspect.signature(getattr(kldiv_fast, row.name)).parameters)
+        assert sorted(names) == sorted(set(theirs) - {"out", "num_threads"})
+    x = torch.ones(1, 1)
+    for wrong in ("out", "beta"):
+        with pytest.raises(
+            TypeError, match=rf"kl\(\) got an unexpected keyword argument '{wrong}'"
+        ):
+            kl(x, x, **{wrong: 0.5})
+
+
+# ---- eager code: what autograd may do with a value and its gradients ----
+
+
+@pytest.fixture
+def pair(rng):
+    y_true, y_pred = tensors(rng, (3, 4))
+    return y_true, y_pred.requires_grad_()
+
+
+def test_backward_twice(pair):
+    value = kl(*pair)
+    first, second = (torch.autograd.grad(value, pair[1], retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second)
+    third = torch.autograd.grad(value, pair[1], create_graph=True)[0]
+    torch.testing.assert_close(third.detach(), first)
+
+
+def test_a_factor_of_zero_makes_gradients_of_zero(pair):
+    y_true, y_pred = pair[0], pair[1].detach()
+    y_pred[0] = torch.nan
+    y_pred.requires_grad_()
+    (0 * kl(y_true, y_pred)).backward()
+    assert torch.count_nonzero(y_pred.grad) == 0
+
+
+def test_one_tensor_as_both(rng):
+    x = tensors(rng, (3, 4), torch.float64)[0].requires_grad_()
+    y = (2 * x).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: adapter.jeffreys(x, x), [x])
+    assert torch.autograd.gradgradcheck(lambda x: kl(x, x), [x])
+    assert torch.count_nonzero(torch.autograd.grad(adapter.jeffreys(y, y), x)[0]) == 0
+
+
+def test_batched_gradients(pair):
+    value = kl(*pair)
+    upstreams = torch.tensor([1.0, 2.0])
+    once = torch.autograd.grad(value, pair[1], retain_graph=True)[0]
+    both = torch.autograd.grad(value, pair[1], upstreams, is_grads_batched=True)[0]
+    torch.testing.assert_close(both, torch.stack([once, 2 * once]))
+
+
+def test_modes(pair):
+    y_true, y_pred = pair
+    expected = kl(y_true, y_pred).detach()
+    with torch.no_grad():
+        assert not kl(y_true, y_pred).requires_grad
+    with torch.inference_mode():
+        value = kl(y_true, y_pred)
+        assert value.is_inference()
+        assert value == expected
+        assert kl(y_true + 0, y_pred) == expected
+    with torch.device("meta"):  # what is made, not what is given
+        assert kl(y_true, y_pred) == expected
+    parameter = torch.nn.Parameter(y_pred.detach())
+    kl(y_true, parameter).backward()
+    torch.testing.assert_close(parameter.grad, torch.autograd.grad(kl(*pair), y_pred)[0])
+
+
+def test_what_watches_sees_the_ops(pair):
+    """Modes of dispatch and tracers get operations of PyTorch's and ours, not a constant."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.add(str(function))
+            return function(*args, **(kwargs or {}))
+
+    seen = set()
+    with Names():
+        kl(*pair)
+    assert "kldiv_fast.rows.default" in seen
+    graph = make_fx(lambda t, p: kl(t, p))(pair[0], pair[1].detach())
+    assert "kldiv_fast.rows" in graph.code
 
 
 # ---- without a clip ----
@@ -325,6 +527,8 @@ def test_a_masked_row_of_nan_has_second_derivatives_of_zero(rng):
 
 # ---- the ops, and the compiler ----
 
+SETTINGS = [Settings(), Settings("jsd", None, 0.25, 2.0)]
+
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize(
@@ -334,19 +538,19 @@ def test_opcheck(rng, wrt, dtype):
     pair = tensors(rng, (3, 5), dtype)
     for x, needed in zip(pair, wrt, strict=True):
         x.requires_grad_(needed)
-    for epsilon in (1e-7, None):
-        torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, epsilon))
+    for settings in SETTINGS:
+        torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, *settings))
     upstream = torch.rand(3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    for epsilon in (1e-7, None):
+    for settings in SETTINGS:
         torch.library.opcheck(
             torch.ops.kldiv_fast.rows_backward.default,
-            (upstream, *(x.detach() for x in pair), epsilon, *wrt),
+            (upstream, *(x.detach() for x in pair), *settings, *wrt),
         )
 
 
 def test_opcheck_of_strided_tensors(rng):
     pair = [x.T for x in tensors(rng, (3, 5))]
-    torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, 1e-7))
+    torch.library.opcheck(torch.ops.kldiv_fast.rows.default, (*pair, *Settings()))
 
 
 COMPILERS = [
@@ -381,7 +585,7 @@ def test_compile(rng, backend, dynamic, epsilon):
 
 def test_fake_tensors_have_shapes_and_no_values():
     t = torch.empty(3, 4, device="meta", dtype=torch.bfloat16)
-    value = rows(t, t, 1e-7)
+    value = rows(t, t, Settings())
     assert (value.shape, value.dtype, value.is_meta) == ((3,), torch.float32, True)
 
 
@@ -469,13 +673,20 @@ def test_the_ops_check_what_memory_safety_rests_on():
     x, wide = torch.rand(3, 4), torch.rand(3, 4, dtype=torch.float64)
     op, backward = torch.ops.kldiv_fast.rows, torch.ops.kldiv_fast.rows_backward
     with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(2, 4\)"):
-        op(x, x[:2], 1e-7)
+        op(x, x[:2], *Settings())
     with pytest.raises(TypeError, match=r"dtypes torch\.float32 and torch\.float64"):
-        op(x, wide, 1e-7)
+        op(x, wide, *Settings())
     with pytest.raises(ValueError, match=r"upstream has shape \(2,\)"):
-        backward(torch.ones(2), x, x, 1e-7, True, True)
+        backward(torch.ones(2), x, x, *Settings(), True, True)
     with pytest.raises(ValueError, match=r"dtype torch\.float64"):
-        backward(torch.ones(3, dtype=torch.float64), x, x, 1e-7, True, True)
+        backward(torch.ones(3, dtype=torch.float64), x, x, *Settings(), True, True)
+    for settings, message in (
+        (Settings("dot"), "operation is 'dot'; expected one of: kl, "),
+        (Settings(epsilon=1.0), "epsilon must lie in"),
+        (Settings("jsd", beta=2.0), "beta must lie in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            op(x, x, *settings)
 
 
 def test_a_missing_torch_is_told():
@@ -484,9 +695,11 @@ def test_a_missing_torch_is_told():
     assert "kldiv_fast.torch needs PyTorch: pip install 'kldiv_fast[torch]'" in done.stderr
 
 
-def test_the_example_in_the_docstring():
+def test_the_examples_in_the_docstrings():
     import doctest
 
     import kldiv_fast.torch
 
-    assert doctest.testmod(kldiv_fast.torch) == doctest.TestResults(failed=0, attempted=7)
+    failed, attempted = doctest.testmod(kldiv_fast.torch)
+    assert attempted == 9 * len(OPERATIONS)
+    assert failed == 0

@@ -20,8 +20,10 @@ import kldiv_fast
 import mpmath
 import numkong
 import numpy as np
+import scipy.spatial.distance
 import scipy.special
 import torch
+import torchmetrics.functional.regression
 
 SOURCE = Path(__file__).parents[1]
 sys.path.insert(0, str(SOURCE / "tests"))
@@ -32,7 +34,7 @@ mpmath.mp.prec = 200  # near 1 half of the bits go into the difference; 100 are 
 
 
 def float32_table(step):
-    """tests/core/exhaustive.cpp, which fails beyond 2 ulp."""
+    """tests/core/exhaustive.cpp, which fails beyond 2 ulp for the log-ratio and beyond 5 (12 without FMA) for terms."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["cmake", "-S", SOURCE, "-B", folder], check=True, capture_output=True)
         subprocess.run(
@@ -43,8 +45,8 @@ def float32_table(step):
         done = subprocess.run(
             [f"{folder}/exhaustive", str(step)], check=True, capture_output=True, text=True
         )
-    head = "| ISA | pairs | how many | greatest error, ulp | at t | and p |"
-    return [head, "| --- | --- | ---: | ---: | --- | --- |", *done.stdout.splitlines()]
+    head = "| ISA | function | pairs | how many | greatest error, ulp | at t | and p |"
+    return [head, "| --- | --- | --- | ---: | ---: | --- | --- |", *done.stdout.splitlines()]
 
 
 def hard_pairs(rng):
@@ -211,7 +213,7 @@ def torch_jsd(t, p):
 
 
 def by_torchmetrics(t, p):
-    js = torchmetrics.functional.jensen_shannon_divergence
+    js = torchmetrics.functional.regression.jensen_shannon_divergence
     return js(torch.from_numpy(t), torch.from_numpy(p), reduction="none").numpy()
 
 
@@ -250,7 +252,7 @@ def family_table(rng):
     for name, packages in FAMILY.items():
         for dtype, bound in ((np.float32, 5e-7), (np.float64, 1e-15)):
             for delta in (1, 1e-2, 1e-4, 1e-6):
-                for classes in (2, 46, 1000, 10_000_000):
+                for classes in (2, 46, 1000) if 1e-6 < delta < 1 else (2, 46, 1000, 10_000_000):
                     cells = family_errors(rng, name, packages, dtype, delta, classes)
                     assert cells["kldiv_fast"] <= bound, (name, dtype, delta, classes, cells)
                     text = [f"{cells[p]:.1e}" if p in cells else "" for p in ("kldiv_fast", *peers)]
@@ -265,10 +267,13 @@ def family_errors(rng, name, packages, dtype, delta, classes):
     p = t * (1 + delta * rng.uniform(-0.5, 1, (count, classes)))
     t, p = ((x / x.sum(-1, keepdims=True)).astype(dtype) for x in (t, p))
     exact = EXACT[name](t.astype(np.longdouble), p.astype(np.longdouble)).sum(-1)
+    differ = exact != 0  # rounded to the dtype some rows are equal: exactly 0
     errors = {}
     for package, function in packages.items():
-        got = np.asarray(function(t, p), np.longdouble)
-        errors[package] = float(np.max(np.abs(got - exact) / exact))
+        with np.errstate(invalid="ignore"):  # SciPy's root of what should be 0
+            got = np.asarray(function(t, p), np.longdouble)
+        assert package != "kldiv_fast" or np.all(got[~differ] == 0)
+        errors[package] = float(np.max(np.abs(got - exact)[differ] / exact[differ]))
     return errors
 
 

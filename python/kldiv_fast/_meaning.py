@@ -25,6 +25,15 @@ REDUCTIONS = (
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
+class Settings(NamedTuple):
+    """What a divergence is to compute, whatever it is given: what the adapters' ops take beside arrays."""
+
+    operation: str = "kl"
+    epsilon: float | None = 1e-7
+    beta: float = 0.5
+    scale: float = 1.0
+
+
 # ---- one value each ----
 
 

@@ -1,6 +1,7 @@
 """The table of divergences, Python's side: for each row of the core's table what its documentation says, and its functions.
 
-To add a divergence is to add an entry to ``_ENTRIES``; a row of the core's without one is an error at import.
+To add a divergence is to add an entry to ``ENTRIES``; a row of the core's without one is an error at import. An entry's
+formulas are documentation and Python at once: :mod:`kldiv_fast._formulas` computes them where the core can't.
 """
 
 import textwrap
@@ -11,22 +12,27 @@ from kldiv_fast._divergence import gradient_function, value_function
 
 
 class Entry(NamedTuple):
-    """What a docstring says of one divergence alone."""
+    """What is to be said of one divergence alone."""
 
     title: str
-    formula: str  # of a row
-    slopes: tuple[str, str]  # of a row with respect to y_true and to y_pred, in terms of t, p, m
+    term: str  # what an element adds to its row, in terms of t, p, the parameters and `definitions`
+    slopes: tuple[str, str]  # the term's derivatives, by y_true and by y_pred
     unclipped: str  # what epsilon=None means
     sign: str  # when it is not below 0
     source: str
     value: str  # of the examples below
     gradient: str
+    definitions: tuple[
+        tuple[str, str], ...
+    ] = ()  # names of the formulas' own, and what they stand for
+    # At these values of its parameter it is another operation, perhaps of the swapped arguments.
+    limits: tuple[tuple[float, str, bool], ...] = ()
 
 
-_ENTRIES = {
+ENTRIES = {
     "kl": Entry(
         title="Kullback-Leibler divergence",
-        formula="row = sum over `axis` of  t * log(t / p)",
+        term="t * log(t / p)",
         slopes=("log(t / p) + 1", "-t / p"),
         unclipped="the meaning of ``scipy.special.rel_entr`` summed over `axis`: 0 log(0/q) is 0, a "
         "positive over 0 is inf, a negative is inf",
@@ -38,7 +44,7 @@ _ENTRIES = {
     ),
     "generalized_kl": Entry(
         title="Generalized Kullback-Leibler divergence",
-        formula="row = sum over `axis` of  t * log(t / p) - t + p",
+        term="t * log(t / p) - t + p",
         slopes=("log(t / p)", "1 - t / p"),
         unclipped="the meaning of ``scipy.special.kl_div`` summed over `axis`: 0 beside q is q, a "
         "positive over 0 is inf, a negative is inf",
@@ -50,8 +56,7 @@ _ENTRIES = {
     ),
     "jsd": Entry(
         title="Jensen-Shannon divergence",
-        formula="m = beta * t + (1 - beta) * p\n"
-        "row = sum over `axis` of  beta * t * log(t / m) + (1 - beta) * p * log(p / m)",
+        term="beta * t * log(t / m) + (1 - beta) * p * log(p / m)",
         slopes=("beta * log(t / m)", "(1 - beta) * log(p / m)"),
         unclipped="0 log 0 is 0, a negative is inf",
         sign="No row is below 0, and none of two distributions is above log(2). It is not rooted: "
@@ -62,10 +67,12 @@ _ENTRIES = {
         source="https://arxiv.org/abs/2306.13649",
         value="0.310465",
         gradient="array([[ 0.1733, -0.1014],\n       [-0.1014,  0.0456]], dtype=float32)",
+        definitions=(("m", "beta * t + (1 - beta) * p"),),
+        limits=((0, "kl", False), (1, "kl", True)),
     ),
     "jeffreys": Entry(
         title="Jeffreys divergence",
-        formula="row = sum over `axis` of  (t - p) * log(t / p)",
+        term="(t - p) * log(t / p)",
         slopes=("log(t / p) + 1 - p / t", "log(p / t) + 1 - t / p"),
         unclipped="0 beside 0 is 0, a positive beside 0 is inf, a negative is inf",
         sign="It is kl(y_true, y_pred) + kl(y_pred, y_true), not half of it [1]_; no term is below 0.",
@@ -83,11 +90,15 @@ class Operation(NamedTuple):
     name: str
     parameters: tuple[str, ...]
 
+    def defaults(self):
+        """Of its own parameters."""
+        return {name: _PARAMETERS[name][0] for name in self.parameters}
 
-# How the signature and the section on parameters name a parameter of the core's table.
+
+# The parameters that the core's table names: defaults, and what the section on parameters says.
 _PARAMETERS = {
     "beta": (
-        "beta=0.5",
+        0.5,
         """\
 beta : float in [0, 1], default 0.5
     The weight of `y_true`'s side.
@@ -140,6 +151,7 @@ TypeError
     If an argument is of a type or dtype that is not among those above.
 """
 
+# The first line of these two is the signature, in the form that inspect.signature reads.
 _VALUE = """\
 {name}(y_true, y_pred, *, {signature}axis=-1, epsilon=1e-07, base=None, reduction='mean', \
 sample_weight=None, mask=None, out=None, num_threads=None)
@@ -248,27 +260,32 @@ Examples
 """
 
 
-def _doc(template, operation):
-    """A docstring. Its first line is the signature, in the form that inspect.signature reads."""
-    entry = _ENTRIES[operation.name]
-    parameters = [_PARAMETERS[name] for name in operation.parameters]
+def docstring(template, operation):
+    """A function's documentation: the template with what is to be said of this operation."""
+    entry = ENTRIES[operation.name]
+    parameters = {name: _PARAMETERS[name] for name in operation.parameters}
     unclipped = f"None: no clip, and {entry.unclipped}. With 0 the two are clipped to [0, 1] and zeros have that meaning too."
     return template.format(
         **entry._asdict()
         | {
             "name": operation.name,
-            "signature": "".join(f"{default}, " for default, _ in parameters),
-            "formula": textwrap.indent(entry.formula, "    "),
+            "signature": "".join(f"{x}={default}, " for x, (default, _) in parameters.items()),
+            "formula": textwrap.indent("\n".join(_lines(entry)), "    "),
             "sign": textwrap.fill(entry.sign, 100),
             "by_true": entry.slopes[0],
             "by_pred": entry.slopes[1],
             "inputs": _INPUTS,
-            "parameters": "".join(text for _, text in parameters),
+            "parameters": "".join(text for _, text in parameters.values()),
             "shared": _SHARED.format(unclipped=_paragraph(unclipped)),
             "threads": _THREADS,
             "raises": _RAISES,
         }
     )
+
+
+def _lines(entry):
+    yield from (f"{name} = {meaning}" for name, meaning in entry.definitions)
+    yield f"row = sum over `axis` of  {entry.term}"
 
 
 def _paragraph(text):
@@ -279,9 +296,9 @@ def _read_table():
     """The core's rows, each of which has an entry here."""
     rows = [Operation(i, *row) for i, row in enumerate(_core.operations())]
     names = [row.name for row in rows]
-    if sorted(names) != sorted(_ENTRIES):
+    if sorted(names) != sorted(ENTRIES):
         raise ImportError(
-            f"the core has the operations {', '.join(names)}; _operations.py documents {', '.join(_ENTRIES)}"
+            f"the core has the operations {', '.join(names)}; _operations.py documents {', '.join(ENTRIES)}"
         )
     return rows
 
@@ -297,6 +314,6 @@ def functions():
             (_VALUE, False, value_function(operation)),
             (_GRADIENT, True, gradient_function(operation)),
         ):
-            name, doc = fallback.__name__, _doc(template, operation)
+            name, doc = fallback.__name__, docstring(template, operation)
             found[name] = _core.function(operation.index, gradients, name, doc, fallback)
     return found

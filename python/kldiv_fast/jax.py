@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergence of JAX arrays: :func:`kl`, to differentiate once and to transform.
+"""The divergences of JAX arrays, to differentiate once and to transform.
 
 On a CPU the core runs inside XLA's program, called through XLA's foreign function interface; on
 other devices it is the same formula in ``jax.numpy``. Only this module imports JAX. :func:`rows` is
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from kldiv_fast import _core, _meaning
+from kldiv_fast import _adapters, _core, _formulas, _meaning
 from kldiv_fast._arrays import BFLOAT16, as_array, is_float, is_sequence, refuse
 from kldiv_fast._labels import check_labels
 
@@ -20,8 +20,6 @@ try:
     import jax.numpy as jnp
 except ImportError as error:
     raise ImportError("kldiv_fast.jax needs JAX: pip install 'kldiv_fast[jax]'") from error
-
-__all__ = ["kl"]
 
 _OPERANDS = ("y_true", "y_pred")  # what may be differentiated, in the order of every pair here
 
@@ -35,105 +33,94 @@ for _name, _handler in _core.xla_handlers().items():
         ) from error
 
 
-def kl(
-    y_true,
-    y_pred,
-    *,
-    axis=-1,
-    reduction="mean",
-    sample_weight=None,
-    mask=None,
-    epsilon=1e-7,
-):
-    """Kullback-Leibler divergence of probability distributions, in nats, on JAX arrays.
+_TEMPLATE = """\
+{title} of probability distributions, in nats, on JAX arrays.
 
-    What :func:`kldiv_fast.kl` computes, with the same arguments, as a function that JAX can
-    differentiate and transform::
+What :func:`kldiv_fast.{name}` computes, with the same arguments, as a function that JAX can
+differentiate and transform::
 
-        t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
-        row = sum over `axis` of  t * log(t / p)
-        result = reduction over the rows of  sample_weight * row
+    t = clip(y_true, epsilon, 1)      p = clip(y_pred, epsilon, 1)
+{formula}
+    result = reduction over the rows of  sample_weight * row
 
-        d row / d y_true = log(t / p) + 1      d row / d y_pred = -t / p
+    d row / d y_true = {by_true}
+    d row / d y_pred = {by_pred}
 
-    Parameters
-    ----------
-    y_true, y_pred : array_like, of shapes (..., classes) that broadcast
-        The distributions: float16, bfloat16, float32 or float64, or integers or bools.
-        A 0-d or 1-d input is one row.
-    axis : int or tuple of int, default -1
-        The class axes, of the shape that the two broadcast to. Static under ``jax.jit``, as are
-        `reduction` and `epsilon`.
-    reduction : str or None, default "mean"
-        "mean", "sum_over_batch_size", "sum", "none", None, "mean_with_sample_weight" or
-        "batchmean", as in :func:`kldiv_fast.kl`.
-    sample_weight : array_like, optional
-        A weight for each row, of a shape that broadcasts with the rows. As in Keras, ranks that
-        differ by one trailing axis of length 1 are made equal first.
-    mask : array_like of bool or integers, optional
-        False (0) where a row counts as 0, whatever it holds. A mean is then over the rows that
-        count.
-    epsilon : float in [0, 1) or None, default 1e-7
-        Lower bound of the clip. None: no clip.
+Parameters
+----------
+y_true, y_pred : array_like, of shapes (..., classes) that broadcast
+    The distributions: float16, bfloat16, float32 or float64, or integers or bools. A 0-d or 1-d
+    input is one row.
+{parameters}{shared}
+All but the arrays is static under ``jax.jit``.
 
-    Returns
-    -------
-    jax.Array
-        Of no axes, or of the rows' shape with ``reduction="none"``. float64 where
-        :func:`kldiv_fast.kl` gives it and ``jax_enable_x64`` is set; otherwise float32, for float16
-        and bfloat16 too. Gradients have the dtype of the input that they belong to.
+Returns
+-------
+jax.Array
+    Of no axes, or of the rows' shape with ``reduction="none"``. float64 where
+    :func:`kldiv_fast.{name}` gives it and ``jax_enable_x64`` is set; otherwise float32, for float16
+    and bfloat16 too. Gradients have the dtype of the input that they belong to.
 
-    Raises
-    ------
-    ValueError
-        If shapes do not broadcast, or an argument has a value that is not in its range.
-    TypeError
-        If an argument is of a type or dtype that is not among those above; from JAX, for
-        forward-mode differentiation (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``).
+Raises
+------
+ValueError
+    If shapes do not broadcast, or an argument has a value that is not in its range.
+TypeError
+    If an argument is of a type or dtype that is not among those above; from JAX, for forward-mode
+    differentiation (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``).
 
-    Notes
-    -----
-    Where the clip is at work the gradient is 0. At its very bounds it is that of the inside, as in
-    TensorFlow and PyTorch; differentiating ``jnp.clip`` gives half of it there. A masked row, and
-    one whose cotangent is 0, has a gradient of 0, whatever it holds.
+Notes
+-----
+Where the clip is at work the gradient is 0. At its very bounds it is that of the inside, as in
+TensorFlow and PyTorch; differentiating ``jnp.clip`` gives half of it there. A masked row, and one
+whose cotangent is 0, has a gradient of 0, whatever it holds.
 
-    Derivatives are reverse-mode and first alone: asked for a second one, JAX raises a ValueError
-    that names ``kldiv_fast_grad_...``. -t/p can exceed float16's range.
+Derivatives are reverse-mode and first alone: asked for a second one, JAX raises a ValueError that
+names ``kldiv_fast_grad_...``. -t/p can exceed float16's range.
 
-    On CPU devices the rows and their gradients are two calls of the core, with its accuracy and its
-    threads (:func:`kldiv_fast.set_num_threads`). They read what XLA holds without a copy, if the
-    classes lie along the last axis and nothing broadcasts; otherwise XLA makes one. Only gradients
-    that are asked for are computed. Ctrl-C ends a call that XLA runs on Python's main thread, as
-    here outside ``jax.jit``; where XLA runs it on a thread of its own JAX stops waiting, and the
-    result is finished all the same. On GPUs and TPUs ``jax.numpy`` computes the formula, with their
-    rounding; which of the two it is is decided when a program is lowered for its platform. Under
-    ``jax.jit`` XLA gathers inputs that are sharded over several CPU devices; under
-    ``jax.shard_map`` each device works on its own rows.
+On CPU devices the rows and their gradients are two calls of the core, with its accuracy and its
+threads (:func:`kldiv_fast.set_num_threads`). They read what XLA holds without a copy, if the
+classes lie along the last axis and nothing broadcasts; otherwise XLA makes one. Only gradients that
+are asked for are computed. Ctrl-C ends a call that XLA runs on Python's main thread, as here
+outside ``jax.jit``; where XLA runs it on a thread of its own JAX stops waiting, and the result is
+finished all the same. On GPUs and TPUs ``jax.numpy`` computes the formula, with their rounding;
+which of the two it is is decided when a program is lowered for its platform. Under ``jax.jit`` XLA
+gathers inputs that are sharded over several CPU devices; under ``jax.shard_map`` each device works
+on its own rows.
 
-    Rows are summed up by XLA, in float32 if that is their dtype.
+Rows are summed up by XLA, in float32 if that is their dtype.
 
-    Examples
-    --------
-    >>> import jax
-    >>> import jax.numpy as jnp
-    >>> from kldiv_fast.jax import kl
-    >>> y_true = jnp.array([[0.0, 1.0], [0.0, 0.0]])
-    >>> y_pred = jnp.array([[0.6, 0.4], [0.4, 0.6]])
-    >>> print(f"{kl(y_true, y_pred):.6f}")
-    0.458143
-    >>> gradient = jax.jit(jax.grad(kl, argnums=1))(y_true, y_pred)
-    >>> print(f"{gradient[0, 1]:.4f}")
-    -1.2500
-    """
+Examples
+--------
+>>> import jax
+>>> import jax.numpy as jnp
+>>> from kldiv_fast.jax import {name}
+>>> y_true = jnp.array([[0.0, 1.0], [0.0, 0.0]])
+>>> y_pred = jnp.array([[0.6, 0.4], [0.4, 0.6]])
+>>> print(f"{{{name}(y_true, y_pred):.6f}}")
+{value}
+>>> y_true = jnp.array([[0.0, 1.0], [0.5, 0.5]])
+>>> y_pred = jnp.array([[0.5, 0.5], [0.25, 0.75]])
+>>> gradient = jax.jit(jax.grad({name}, argnums=1))(y_true, y_pred)
+>>> np.asarray(gradient).round(4)
+{gradient}
+"""
+
+
+def _divergence(operation, y_true, y_pred, given):
+    keywords = _adapters.complete(operation, given)
+    reduction, sample_weight, mask = (
+        keywords[name] for name in ("reduction", "sample_weight", "mask")
+    )
     _meaning.check_reduction(reduction)
-    epsilon = _meaning.check_epsilon(epsilon)
+    settings = _adapters.settings_of(operation, keywords)
     true, pred = _as_arrays(y_true, y_pred)
     true, pred = _meaning.match_ranks(true, pred)
-    axes = _meaning.check_axes(axis, max(true.ndim, pred.ndim))
+    axes = _meaning.check_axes(keywords["axis"], max(true.ndim, pred.ndim))
     check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
     shape = _meaning.broadcast_shape(true, pred)
     true, pred = (_rows_by_classes(x, shape, axes) for x in (true, pred))
-    values = rows(true, pred, epsilon)
+    values = rows(true, pred, settings)
     weights = _meaning.Weights()
     if sample_weight is not None or mask is not None:
         weights = _read_weights(sample_weight, mask, reduction, values.dtype)
@@ -142,32 +129,32 @@ def kl(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rows(y_true, y_pred, epsilon):
+def rows(y_true, y_pred, settings):
     """Row values over the last axis, of two arrays of one shape and floating dtype.
 
     They are float64 for float64, else float32. Differentiable once, in reverse mode.
     """
-    return _rows(y_true, y_pred, epsilon=epsilon)
+    return _rows(y_true, y_pred, settings=settings)
 
 
 # ---- rows and their gradients ----
 
 
-def _forward(y_true, y_pred, epsilon):
+def _forward(y_true, y_pred, settings):
     # JAX says which operands are differentiated. The answer has to be static, so it goes to
     # _backward in the structure of the residuals: as a dictionary's keys, with nothing behind them.
     operands = dict(zip(_OPERANDS, (y_true, y_pred), strict=True))
     wanted = {name: () for name, operand in operands.items() if operand.perturbed}
     y_true, y_pred = y_true.value, y_pred.value
-    return rows(y_true, y_pred, epsilon), (y_true, y_pred, wanted)
+    return rows(y_true, y_pred, settings), (y_true, y_pred, wanted)
 
 
-def _backward(epsilon, residuals, upstream):
+def _backward(settings, residuals, upstream):
     y_true, y_pred, wanted = residuals
     if isinstance(upstream, jax.custom_derivatives.SymbolicZero) or not wanted:
         return None, None
     wanted = tuple(name for name in _OPERANDS if name in wanted)
-    found = _gradients(y_true, y_pred, upstream, epsilon=epsilon, wanted=wanted)
+    found = _gradients(y_true, y_pred, upstream, settings=settings, wanted=wanted)
     found = dict(zip(wanted, found, strict=True))
     return tuple(found.get(name) for name in _OPERANDS)
 
@@ -175,68 +162,69 @@ def _backward(epsilon, residuals, upstream):
 rows.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-@functools.partial(jax.jit, static_argnames="epsilon")
-def _rows(y_true, y_pred, *, epsilon):
-    core = functools.partial(_core_rows, epsilon)
-    formula = functools.partial(_formula_rows, epsilon)
+@functools.partial(jax.jit, static_argnames="settings")
+def _rows(y_true, y_pred, *, settings):
+    core = functools.partial(_core_rows, settings)
+    formula = functools.partial(_formula_rows, settings)
     return jax.lax.platform_dependent(y_true, y_pred, cpu=core, default=formula)
 
 
-@functools.partial(jax.jit, static_argnames=("epsilon", "wanted"))
-def _gradients(y_true, y_pred, upstream, *, epsilon, wanted):
-    core = functools.partial(_core_gradients, epsilon, wanted)
-    formula = functools.partial(_formula_gradients, epsilon, wanted)
+@functools.partial(jax.jit, static_argnames=("settings", "wanted"))
+def _gradients(y_true, y_pred, upstream, *, settings, wanted):
+    core = functools.partial(_core_gradients, settings, wanted)
+    formula = functools.partial(_formula_gradients, settings, wanted)
     found = jax.lax.platform_dependent(y_true, y_pred, upstream, cpu=core, default=formula)
     return [gradient.astype(y_true.dtype) for gradient in found]
 
 
-def _core_rows(epsilon, y_true, y_pred):
-    formula = functools.partial(_formula_rows, epsilon)
-    return _call("kldiv_fast_rows", epsilon, formula, y_true, y_pred)
+def _core_rows(settings, y_true, y_pred):
+    formula = functools.partial(_formula_rows, settings)
+    return _call("kldiv_fast_rows", settings, formula, y_true, y_pred)
 
 
-def _core_gradients(epsilon, wanted, *operands):
+def _core_gradients(settings, wanted, *operands):
     name = "kldiv_fast_grad_" + ("both" if len(wanted) == 2 else wanted[0])
-    formula = functools.partial(_formula_gradients, epsilon, wanted)
-    return _call(name, epsilon, formula, *operands)
+    formula = functools.partial(_formula_gradients, settings, wanted)
+    return _call(name, settings, formula, *operands)
 
 
-def _call(name, epsilon, formula, *operands):
+def _call(name, settings, formula, *operands):
     # The results have the formula's types, and what else JAX keeps with a type: where in a mesh
     # of devices it varies.
     results = jax.eval_shape(formula, *operands)
     # Rows are independent of each other: a batch of inputs is an input with more rows.
     call = jax.ffi.ffi_call(name, results, vmap_method="broadcast_all")
-    return call(*operands, epsilon=np.float64(-1.0 if epsilon is None else epsilon))
+    operation, epsilon, beta, scale = settings
+    return call(
+        *operands,
+        operation=operation,
+        epsilon=np.float64(-1.0 if epsilon is None else epsilon),
+        beta=np.float64(beta),
+        scale=np.float64(scale),
+    )
 
 
-def _formula_rows(epsilon, y_true, y_pred):
-    t, p = _clip(epsilon, y_true), _clip(epsilon, y_pred)
-    terms = jnp.where((t == 0) & (p >= 0), 0, t * jnp.log(t / p))
-    terms = jnp.where((t < 0) | (p < 0), jnp.inf, terms)
-    return jnp.where(jnp.isnan(t) | jnp.isnan(p), jnp.nan, terms).sum(axis=-1)
+def _formula_rows(settings, y_true, y_pred):
+    t, p = _clip(settings, y_true), _clip(settings, y_pred)
+    return _formulas.terms(jnp, settings, t, p).sum(axis=-1)
 
 
-def _formula_gradients(epsilon, wanted, y_true, y_pred, upstream):
-    t, p = _clip(epsilon, y_true), _clip(epsilon, y_pred)
+def _formula_gradients(settings, wanted, y_true, y_pred, upstream):
+    t, p = _clip(settings, y_true), _clip(settings, y_pred)
     factor = upstream[..., jnp.newaxis]
-    known = ~(jnp.isnan(t) | jnp.isnan(p))
-    still = (factor == 0) | (known & ((t <= 0) | (p <= 0)))  # where the row doesn't vary
 
-    def gradient(given, clipped, derivative):
+    def gradient(given, clipped, slope):
         beyond = (given < clipped) | (given > clipped)
-        return jnp.where(still | beyond, 0, factor * derivative)
+        return jnp.where((factor == 0) | beyond, 0, factor * slope)
 
-    formulas = {
-        "y_true": lambda: gradient(y_true, t, jnp.log(t / p) + 1),
-        "y_pred": lambda: gradient(y_pred, p, -t / p),
-    }
-    return [formulas[name]() for name in wanted]
+    by_true, by_pred = _formulas.slopes(jnp, settings, t, p)
+    found = {"y_true": gradient(y_true, t, by_true), "y_pred": gradient(y_pred, p, by_pred)}
+    return [found[name] for name in wanted]
 
 
-def _clip(epsilon, x):
+def _clip(settings, x):
     x = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
-    return x if epsilon is None else jnp.clip(x, epsilon, 1)
+    return x if settings.epsilon is None else jnp.clip(x, settings.epsilon, 1)
 
 
 # ---- arrays ----
@@ -321,3 +309,11 @@ def _reduce(values, weights, reduction):
 def _divide(total, divisor):
     """Their quotient; 0 over 0, with a gradient of 0."""
     return jnp.where(divisor == 0, 0, total / jnp.where(divisor == 0, 1, divisor))
+
+
+# ---- a function for each row of the table ----
+
+_functions = _adapters.functions(__name__, _divergence, _TEMPLATE)
+globals().update(_functions)
+
+__all__ = [*_functions]  # noqa: PLE0604

@@ -11,6 +11,8 @@ try:
 except ImportError as error:
     raise ImportError("kldiv_fast.keras needs Keras 3: pip install 'kldiv_fast[keras]'") from error
 
+from kldiv_fast._meaning import Settings
+
 __all__ = ["KLDivergence", "KLDivergenceMetric", "kl_divergence", "patch_keras", "unpatch_keras"]
 
 _KERAS_LOSS = keras.losses.KLDivergence
@@ -37,7 +39,7 @@ def _jax_rows():
     def rows_of_one_shape(y_true, y_pred, epsilon):
         if y_true.shape != y_pred.shape:
             y_true, y_pred = jnp.broadcast_arrays(y_true, y_pred)
-        return rows(y_true, y_pred, epsilon)
+        return rows(y_true, y_pred, Settings(epsilon=epsilon))
 
     return rows_of_one_shape
 
@@ -53,7 +55,7 @@ def _torch_rows():
         on_cpu = y_pred.device.type in ("cpu", "meta") and y_true.device.type in ("cpu", "meta")
         if torch.compiler.is_compiling() or not on_cpu:
             return _KERAS_FUNCTION(y_true, y_pred)
-        return rows(y_true, y_pred, epsilon)
+        return rows(y_true, y_pred, Settings(epsilon=epsilon))
 
     return rows_where_they_are
 

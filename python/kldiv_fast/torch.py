@@ -1,20 +1,25 @@
-"""PyTorch: :func:`kl` on CPU tensors, with gradients, in eager code and under ``torch.compile``.
+"""PyTorch: the divergences on CPU tensors, with gradients, in eager code and under ``torch.compile``.
 
-Two ops do the work, ``kldiv_fast::rows`` and its gradients ``kldiv_fast::rows_backward``; both read the tensors' memory
-in place. ``kldiv_fast.keras`` builds on :func:`rows`, everyone else calls :func:`kl`. Needs the extra ``torch``.
+There are two ways to a value. In eager code NumPy's function does all of it, over the tensors' own memory, and the first
+derivatives with it. What PyTorch is to see into (``torch.compile``, exports, transforms, derivatives of derivatives) is
+made of its own operations around two ops, ``kldiv_fast::rows`` and its gradients ``kldiv_fast::rows_backward``.
+
+``kldiv_fast.keras`` builds on :func:`rows`. Needs the extra ``torch``.
 """
 
 import numpy as np
 
 try:
     import torch
+    from torch.autograd import forward_ad
 except ImportError as error:
     raise ImportError("kldiv_fast.torch needs PyTorch: pip install 'kldiv_fast[torch]'") from error
 
-from kldiv_fast import _core, _meaning
+import kldiv_fast
+from kldiv_fast import _adapters, _core, _formulas, _meaning
 from kldiv_fast._arrays import as_array, check_layout, refuse
-
-__all__ = ["kl"]
+from kldiv_fast._meaning import Settings
+from kldiv_fast._operations import OPERATIONS
 
 _NAMES = {
     torch.float32: "float32",
@@ -26,90 +31,221 @@ _INTEGERS = (
     torch.bool,
     *(getattr(torch, f"{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)),
 )
+_INPUTS = ("y_true", "y_pred")
+
+_TEMPLATE = """\
+{title} of distributions, in nats, as a differentiable tensor.
+
+With the meaning of :func:`kldiv_fast.{name}`, which has the formula and its source. Gradients flow
+to `y_true`, `y_pred` and `sample_weight`, as far as they require one::
+
+    d row / d y_true = {by_true}
+    d row / d y_pred = {by_pred}
+
+and 0 where the clip is at work, that is below `epsilon` and above 1 but not at the two bounds, as
+``torch.clamp`` has it; with ``epsilon=None`` (and 0), where the row is infinite or would be beyond
+zero. A row that is masked or has the weight 0 gets gradients of 0, whatever it holds. Second
+derivatives are PyTorch's own of these formulas.
+
+Parameters
+----------
+y_true, y_pred : torch.Tensor, of shapes (..., classes) that broadcast
+    The distributions, in the CPU's memory: float16, bfloat16, float32 or float64 are read in place,
+    and integers and bools. A 0-d or 1-d input is one row.
+{parameters}{shared}
+Returns
+-------
+torch.Tensor
+    0-d, or of the rows' shape with ``reduction="none"``. float64 if `y_pred` is float64 or of
+    integers, or if `y_true` is float64; otherwise float32.
+
+Raises
+------
+ValueError
+    If shapes do not broadcast, or an argument has a value that is not in its range.
+TypeError
+    If an argument is of a type or dtype that is not among those above, or lies on another device.
+
+Notes
+-----
+In eager code a value of which a gradient may be asked is computed together with it, in one pass.
+Compiled code, and ``reduction="none"``, computes gradients when they are asked for.
+
+Examples
+--------
+>>> import torch
+>>> from kldiv_fast.torch import {name}
+>>> y_true = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+>>> y_pred = torch.tensor([[0.6, 0.4], [0.4, 0.6]])
+>>> f"{{{name}(y_true, y_pred).item():.6f}}"
+'{value}'
+>>> y_true = torch.tensor([[0.0, 1.0], [0.5, 0.5]])
+>>> y_pred = torch.tensor([[0.5, 0.5], [0.25, 0.75]], requires_grad=True)
+>>> {name}(y_true, y_pred).backward()
+>>> y_pred.grad.numpy().round(4)
+{gradient}
+"""
 
 
-def kl(y_true, y_pred, *, axis=-1, epsilon=1e-7, reduction="mean", sample_weight=None, mask=None):
-    """Kullback-Leibler divergence of distributions, in nats, as a differentiable tensor.
+def _divergence(operation, y_true, y_pred, given):
+    # The compiler sees the first of these alone.
+    if torch.compiler.is_compiling() or not _is_eager(y_true, y_pred, given):
+        return _composed(operation, y_true, y_pred, _adapters.complete(operation, given))
+    weighs = torch.is_grad_enabled() and _needs_grad(given.get("sample_weight"))
+    if torch.is_grad_enabled() and (y_true.requires_grad or y_pred.requires_grad or weighs):
+        if weighs or _meaning.is_none(given.get("reduction", "mean")):
+            return _composed(operation, y_true, y_pred, _adapters.complete(operation, given))
+        return _apply_eager(y_true, y_pred, operation, given)
+    return _tensor(_VALUES[operation](_view(y_true), _view(y_pred), **_read(given)))
 
-    With the meaning of :func:`kldiv_fast.kl`, which has the formula and its source. Gradients flow
-    to `y_true`, `y_pred` and `sample_weight`, as far as they require one::
 
-        d row / d y_true = log(t / p) + 1      d row / d y_pred = -t / p
+# ---- eager code: NumPy's functions, over the tensors' memory ----
 
-    and 0 where the clip is at work, that is below `epsilon` and above 1 but not at the two bounds,
-    as ``torch.clamp`` has it; with ``epsilon=None`` (and 0), where one of the two is not positive.
-    A row that is masked or has the weight 0 gets gradients of 0, whatever it holds. Second
-    derivatives are computed by PyTorch's own operations.
+_VALUES = {row: getattr(kldiv_fast, row.name) for row in OPERATIONS}
+_GRADIENTS = {row: getattr(kldiv_fast, f"{row.name}_value_and_grad") for row in OPERATIONS}
 
-    Parameters
-    ----------
-    y_true, y_pred : torch.Tensor, of shapes (..., classes) that broadcast
-        The distributions, in the CPU's memory. Contiguous tensors of one dtype, float16, bfloat16,
-        float32 or float64, are read in place; others are copied first, integers and bools as
-        floats. A 0-d or 1-d input is one row.
-    axis : int or tuple of int, default -1
-        The class axes, of the shape that the two broadcast to.
-    epsilon : float in [0, 1) or None, default 1e-7
-        Lower bound of the clip. None: no clip.
-    reduction : str or None, default "mean"
-        "mean" or "sum_over_batch_size", "sum", "none" or None, "mean_with_sample_weight",
-        "batchmean".
-    sample_weight : torch.Tensor or array_like, optional
-        A weight for each row, of a shape that broadcasts with the rows.
-    mask : torch.Tensor or array_like of bool or integers, optional
-        False (0) where a row counts as 0, whatever it holds. A mean is then over the rows that
-        count.
+# What stands between a call and its kernel (transforms, tracers, modes), and what a tensor is to the dispatcher (its device
+# and layout, whether it wraps another or is negated lazily).
+_modes = torch._C._dispatch_tls_local_include_set
+_keys = torch._C._dispatch_keys
 
-    Returns
-    -------
-    torch.Tensor
-        0-d, or of the rows' shape with ``reduction="none"``. float64 if `y_pred` is float64 or of
-        integers, or if `y_true` is float64; otherwise float32.
+_PLAIN_MODES, _PLAIN_KEYS = set(), set()
+for _inference in (False, True):
+    with torch.inference_mode(_inference):
+        _PLAIN_MODES.add(_modes().raw_repr())
+        _PLAIN_KEYS.add(_keys(torch.empty(0, device="cpu")).raw_repr())
 
-    Raises
-    ------
-    ValueError
-        If shapes do not broadcast, or an argument has a value that is not in its range.
-    TypeError
-        If an argument is of a type or dtype that is not among those above, or lies on another
-        device.
+_PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
+_PLAIN_DTYPES = {*_NAMES, *_INTEGERS}
 
-    Examples
-    --------
-    >>> import torch
-    >>> from kldiv_fast.torch import kl
-    >>> y_true = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    >>> y_pred = torch.tensor([[0.6, 0.4], [0.4, 0.6]], requires_grad=True)
-    >>> loss = kl(y_true, y_pred)
-    >>> loss.backward()
-    >>> f"{loss.item():.6f}", f"{y_pred.grad[0, 1].item():.6f}"
-    ('0.458143', '-1.250000')
-    """
+
+def _is_eager(y_true, y_pred, given):
+    """Whether tensors are memory with numbers in it, and nobody but autograd watches."""
+    return (
+        _is_plain(y_true)
+        and _is_plain(y_pred)
+        and _modes().raw_repr() in _PLAIN_MODES
+        and forward_ad._current_level < 0
+        and all(_is_plain(x) for x in given.values() if isinstance(x, torch.Tensor))
+    )
+
+
+def _is_plain(x):
+    return (
+        type(x) in _PLAIN_TYPES and _keys(x).raw_repr() in _PLAIN_KEYS and x.dtype in _PLAIN_DTYPES
+    )
+
+
+def _needs_grad(x):
+    return isinstance(x, torch.Tensor) and x.requires_grad
+
+
+def _view(x):
+    x = x.detach() if x.requires_grad else x
+    return as_array(x, "") if x.dtype is torch.bfloat16 else x.numpy()
+
+
+def _read(given):
+    """The keywords with arrays for tensors."""
+    return {name: _view(x) if isinstance(x, torch.Tensor) else x for name, x in given.items()}
+
+
+def _tensor(values):
+    return torch.from_numpy(np.asarray(values))
+
+
+_WRT = {
+    (True, False): ("y_true",),
+    (False, True): ("y_pred",),
+    (True, True): ("y_true", "y_pred"),
+}
+
+
+class _Eager(torch.autograd.Function):
+    """A value that is one number, with its gradients from the same pass."""
+
+    @staticmethod
+    def forward(ctx, y_true, y_pred, operation, given):
+        ctx.save_for_backward(y_true, y_pred)
+        ctx.call, ctx.dtypes = (operation, given), (y_true.dtype, y_pred.dtype)
+        value, ctx.gradients = _GRADIENTS[operation](
+            _view(y_true), _view(y_pred), wrt=_WRT[ctx.needs_input_grad[:2]], **_read(given)
+        )
+        return _tensor(value)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradients, ctx.gradients = ctx.gradients, None  # given away, so scaled in place
+        if gradients is None or torch.is_grad_enabled() or not _is_plain(upstream):
+            return _Eager.differentiate(ctx, upstream)
+        factor = upstream.item()
+        found = [None] * 4
+        for name, gradient in zip(_WRT[ctx.needs_input_grad[:2]], gradients, strict=True):
+            i = _INPUTS.index(name)
+            found[i] = _scaled(torch.from_numpy(gradient), factor, ctx.dtypes[i])
+        return tuple(found)
+
+    @staticmethod
+    def differentiate(ctx, upstream):
+        """The gradients once more, as functions that PyTorch can differentiate or batch."""
+        operation, given = ctx.call
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inputs = [x.view_as(x) for x in ctx.saved_tensors]  # may be one tensor
+            value = _composed(operation, *inputs, _adapters.complete(operation, given))
+            return *_grad(value, inputs, ctx.needs_input_grad, upstream, create_graph), None, None
+
+
+def _scaled(gradient, factor, dtype):
+    if factor == 0:  # whatever the rows hold
+        gradient.zero_()
+    elif factor != 1:
+        gradient.mul_(factor)
+    return gradient if gradient.dtype is dtype else gradient.to(dtype)
+
+
+# Without what PyTorch's own apply does for transforms, which are not at work here.
+_apply_eager = super(torch.autograd.Function, _Eager).apply
+
+
+def _grad(value, inputs, needed, upstream, create_graph):
+    """torch.autograd.grad, with None for inputs that need none."""
+    wanted = [x for x, is_needed in zip(inputs, needed, strict=False) if is_needed]
+    found = iter(
+        torch.autograd.grad(value, wanted, upstream, create_graph=create_graph, allow_unused=True)
+    )
+    return [
+        next(found) if is_needed else None for _, is_needed in zip(inputs, needed, strict=False)
+    ]
+
+
+# ---- everything else: PyTorch's operations around ours ----
+
+
+def _composed(operation, y_true, y_pred, keywords):
+    reduction = keywords["reduction"]
     _meaning.check_reduction(reduction)
-    epsilon = _meaning.check_epsilon(epsilon)
+    settings = _adapters.settings_of(operation, keywords)
     true, pred = _check_tensor(y_true, "y_true"), _check_tensor(y_pred, "y_pred")
     true, pred = _meaning.match_ranks(*_one_dtype(true, pred))
     true, pred = _broadcast(true, pred)
-    axes = _meaning.check_axes(axis, true.ndim)
-    values = rows(_classes_last(true, axes), _classes_last(pred, axes), epsilon)
-    if sample_weight is None and mask is None:
+    axes = _meaning.check_axes(keywords["axis"], true.ndim)
+    values = rows(_classes_last(true, axes), _classes_last(pred, axes), settings)
+    if keywords["sample_weight"] is None and keywords["mask"] is None:
         return _reduce(values, reduction)
-    return _reduce_weighted(values, sample_weight, mask, reduction)
+    return _reduce_weighted(values, keywords["sample_weight"], keywords["mask"], reduction)
 
 
-def rows(y_true, y_pred, epsilon):
+def rows(y_true, y_pred, settings):
     """Each row's divergence along the last axis, of two tensors of one dtype that broadcast."""
-    for name, x in (("y_true", y_true), ("y_pred", y_pred)):
+    for name, x in zip(_INPUTS, (y_true, y_pred), strict=True):
         if not (x.is_cpu or x.is_meta):
             refuse(
                 name, f"a tensor on the device {x.device}", f"one in the CPU's memory: {name}.cpu()"
             )
     if y_true.shape != y_pred.shape:
         y_true, y_pred = torch.broadcast_tensors(y_true, y_pred)
-    return _rows_op(y_true, y_pred, epsilon)
-
-
-# ---- what kl does before and after the rows ----
+    return _rows_op(y_true, y_pred, *settings)
 
 
 def _check_tensor(x, name):
@@ -205,23 +341,29 @@ def _as_tensor(x, name):
 
 # ---- the ops ----
 
-# Registered by hand: fewer layers of Python between a call and the core than torch.library.custom_op has.
+# Registered by hand: fewer layers of Python between a call and the core than torch.library.custom_op has. The arguments
+# after the tensors are those of Settings.
+_SETTINGS = "str operation, float? epsilon, float beta, float scale"
 _library = torch.library.Library("kldiv_fast", "DEF")
-_library.define("rows(Tensor y_true, Tensor y_pred, float? epsilon) -> Tensor")
+_library.define(f"rows(Tensor y_true, Tensor y_pred, {_SETTINGS}) -> Tensor")
 _library.define(
-    "rows_backward(Tensor upstream, Tensor y_true, Tensor y_pred, float? epsilon, "
+    f"rows_backward(Tensor upstream, Tensor y_true, Tensor y_pred, {_SETTINGS}, "
     "bool wrt_true, bool wrt_pred) -> (Tensor, Tensor)"
 )
 _rows_op = torch.ops.kldiv_fast.rows.default
 _rows_backward_op = torch.ops.kldiv_fast.rows_backward.default
+
+_INDICES = {row.name: row.index for row in OPERATIONS}
 
 
 def _result_dtype(x):
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _check_pair(y_true, y_pred):
+def _check(y_true, y_pred, operation):
     """What memory safety rests on, for those who call the ops themselves."""
+    if operation not in _INDICES:
+        raise ValueError(f"operation is {operation!r}; expected one of: {', '.join(_INDICES)}")
     if y_true.dtype != y_pred.dtype or y_true.dtype not in _NAMES:
         raise TypeError(
             f"y_true and y_pred are of dtypes {y_true.dtype} and {y_pred.dtype}; expected the same, "
@@ -234,34 +376,43 @@ def _check_pair(y_true, y_pred):
         )
 
 
-def _rows_fake(y_true, y_pred, epsilon):
-    _check_pair(y_true, y_pred)
+def _run_core(y_true, y_pred, settings, upstream=None, values=None, gradients=(None, None)):
+    """The core, on the memory of contiguous tensors; None: a null pointer."""
+
+    def at(x):
+        return 0 if x is None else x.data_ptr()
+
+    operation, epsilon, beta, scale = settings
+    classes = y_true.shape[-1]
+    _core.rows(
+        _NAMES[y_true.dtype], at(y_true), at(y_pred), y_true.numel() // classes, classes, epsilon,
+        at(upstream), 0, at(values), *map(at, gradients), _INDICES[operation], beta, scale,
+    )  # fmt: skip
+
+
+def _rows_fake(y_true, y_pred, operation, *_):
+    _check(y_true, y_pred, operation)
     return y_true.new_empty(y_true.shape[:-1], dtype=_result_dtype(y_true))
 
 
-def _rows_cpu(y_true, y_pred, epsilon):
-    values = _rows_fake(y_true, y_pred, epsilon)
+def _rows_cpu(y_true, y_pred, *settings):
+    values = _rows_fake(y_true, y_pred, *settings)
     if y_true.numel() == 0:
         return values.zero_()
-    t, p = y_true.contiguous(), y_pred.contiguous()
-    _core.rows(
-        _NAMES[t.dtype], t.data_ptr(), p.data_ptr(), values.numel(), t.shape[-1], epsilon,
-        0, 0, values.data_ptr(), 0, 0,
-    )  # fmt: skip
+    _run_core(y_true.contiguous(), y_pred.contiguous(), settings, values=values)
     return values
 
 
-def _rows_backward_fake(upstream, y_true, y_pred, epsilon, wrt_true, wrt_pred):
+def _rows_backward_fake(upstream, y_true, y_pred, operation, epsilon, beta, scale, *wrt):
     """A gradient in the input's dtype where asked for, otherwise a tensor of no elements."""
-    shape = y_true.shape
-    return (
-        y_true.new_empty(shape if wrt_true else (0,)),
-        y_pred.new_empty(shape if wrt_pred else (0,)),
+    return tuple(
+        x.new_empty(x.shape if wanted else (0,))
+        for x, wanted in zip((y_true, y_pred), wrt, strict=True)
     )
 
 
-def _rows_backward_cpu(upstream, y_true, y_pred, epsilon, wrt_true, wrt_pred):
-    _check_pair(y_true, y_pred)
+def _rows_backward_cpu(upstream, y_true, y_pred, operation, epsilon, beta, scale, *wrt):
+    _check(y_true, y_pred, operation)
     dtype = _result_dtype(y_true)
     if upstream.shape != y_true.shape[:-1] or upstream.dtype != dtype:
         raise ValueError(
@@ -269,14 +420,10 @@ def _rows_backward_cpu(upstream, y_true, y_pred, epsilon, wrt_true, wrt_pred):
             f"expected {tuple(y_true.shape[:-1])} and {dtype}"
         )
     t, p, u = y_true.contiguous(), y_pred.contiguous(), upstream.contiguous()
-    grads = [
-        t.new_empty(t.shape if wanted else (0,), dtype=dtype) for wanted in (wrt_true, wrt_pred)
-    ]
+    grads = [t.new_empty(t.shape if wanted else (0,), dtype=dtype) for wanted in wrt]
     if t.numel():
-        _core.rows(
-            _NAMES[t.dtype], t.data_ptr(), p.data_ptr(), u.numel(), t.shape[-1], epsilon,
-            u.data_ptr(), 0, 0, *(g.data_ptr() if g.numel() else 0 for g in grads),
-        )  # fmt: skip
+        wanted = [g if g.numel() else None for g in grads]
+        _run_core(t, p, (operation, epsilon, beta, scale), upstream=u, gradients=wanted)
     return grads[0].to(t.dtype), grads[1].to(t.dtype)
 
 
@@ -284,56 +431,69 @@ def _rows_backward_cpu(upstream, y_true, y_pred, epsilon, wrt_true, wrt_pred):
 # more than it gives, and says so when it is tried.
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y_true, y_pred, epsilon):
-        ctx.epsilon = epsilon
+    def forward(ctx, y_true, y_pred, *settings):
+        ctx.settings = settings
         ctx.save_for_backward(y_true, y_pred)
         ctx.save_for_forward(y_true, y_pred)
         with torch._C._AutoDispatchBelowAutograd():
-            return _rows_op(y_true, y_pred, epsilon)
+            return _rows_op(y_true, y_pred, *settings)
 
     @staticmethod
     def backward(ctx, upstream):
-        wrt_true, wrt_pred, _ = ctx.needs_input_grad
-        grad_true, grad_pred = _rows_backward_op(
-            upstream, *ctx.saved_tensors, ctx.epsilon, wrt_true, wrt_pred
-        )
-        return grad_true if wrt_true else None, grad_pred if wrt_pred else None, None
+        wrt = ctx.needs_input_grad[:2]
+        found = _rows_backward_op(upstream, *ctx.saved_tensors, *ctx.settings, *wrt)
+        found = [gradient if wanted else None for gradient, wanted in zip(found, wrt, strict=True)]
+        return *found, *(None for _ in ctx.settings)
 
     @staticmethod
-    def jvp(ctx, tangent_true, tangent_pred, _):
+    def jvp(ctx, tangent_true, tangent_pred, *_):
         y_true, y_pred = ctx.saved_tensors
         ones = y_true.new_ones(y_true.shape[:-1], dtype=_result_dtype(y_true))
-        grads = _rows_backward_op(ones, y_true, y_pred, ctx.epsilon, True, True)
+        grads = _rows_backward_op(ones, y_true, y_pred, *ctx.settings, True, True)
         tangents = (tangent_true, tangent_pred)
         return sum((g.to(ones.dtype) * x).sum(-1) for g, x in zip(grads, tangents, strict=True))
 
 
 class _RowsBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, upstream, y_true, y_pred, epsilon, wrt_true, wrt_pred):
-        ctx.epsilon, ctx.wrt = epsilon, (wrt_true, wrt_pred)
+    def forward(ctx, upstream, y_true, y_pred, operation, epsilon, beta, scale, *wrt):
+        ctx.settings, ctx.wrt = Settings(operation, epsilon, beta, scale), wrt
         ctx.save_for_backward(upstream, y_true, y_pred)
         with torch._C._AutoDispatchBelowAutograd():
-            return _rows_backward_op(upstream, y_true, y_pred, epsilon, wrt_true, wrt_pred)
+            return _rows_backward_op(upstream, y_true, y_pred, *ctx.settings, *wrt)
 
     @staticmethod
-    def backward(ctx, grad_grad_true, grad_grad_pred):
+    def backward(ctx, *grad_grads):
         """Second derivatives, rare enough for plain PyTorch, whose own derivatives give all further ones."""
-        upstream, y_true, y_pred = ctx.saved_tensors
-        u = upstream.unsqueeze(-1)
-        t, inside_t = _clip(y_true.to(u.dtype), ctx.epsilon)
-        p, inside_p = _clip(y_pred.to(u.dtype), ctx.epsilon)
-        # Elsewhere gradients are 0, whatever t and p are; 1 in their place keeps NaN out of all further derivatives.
-        varies = ((t > 0) & (p > 0)) | ((t.isnan() | p.isnan()) & (u != 0))
-        t, p = torch.where(varies, t, 1), torch.where(varies, p, 1)
-        inside_t, inside_p = inside_t & varies, inside_p & varies
-        wrt_true, wrt_pred = ctx.wrt
-        a = torch.where(inside_t, grad_grad_true, 0) if wrt_true else torch.zeros_like(t)
-        b = torch.where(inside_p, grad_grad_pred, 0) if wrt_pred else torch.zeros_like(p)
-        for_upstream = (a * ((t / p).log() + 1) - b * t / p).sum(-1)
-        for_true = torch.where(inside_t, u * (a / t - b / p), 0)
-        for_pred = torch.where(inside_p, u * (b * t / p - a) / p, 0)
-        return for_upstream, for_true.to(y_true.dtype), for_pred.to(y_pred.dtype), None, None, None
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inputs = [x.view_as(x) for x in ctx.saved_tensors]  # may be one tensor
+            gradients = _gradient_formulas(ctx.settings, *inputs)
+            value = sum(
+                (gradient * g).sum()
+                for gradient, g, wanted in zip(gradients, grad_grads, ctx.wrt, strict=True)
+                if wanted
+            )
+            found = _grad(value, inputs, ctx.needs_input_grad, None, create_graph)
+        return *found, *(None for _ in ctx.settings), None, None
+
+
+def _gradient_formulas(settings, upstream, y_true, y_pred):
+    """What rows_backward computes, by formulas that PyTorch can differentiate."""
+    u = upstream.unsqueeze(-1)
+    t, inside_t = _clip(y_true.to(u.dtype), settings.epsilon)
+    p, inside_p = _clip(y_pred.to(u.dtype), settings.epsilon)
+    with torch.no_grad():
+        at_zero = _formulas.slopes(torch, settings, t, p)
+        at_zero = [torch.where(x.isnan(), 0, x) for x in at_zero]
+    # Elsewhere gradients are 0 or don't vary; 1 in the place of t and p keeps NaN out of all further derivatives.
+    varies = ((t > 0) & (p > 0)) | ((t.isnan() | p.isnan()) & (u != 0))
+    t, p = torch.where(varies, t, 1), torch.where(varies, p, 1)
+    slopes = _formulas.inner_slopes(torch, settings, t, p)
+    return [
+        u * torch.where(inside, torch.where(varies, slope, fixed), 0)
+        for inside, slope, fixed in zip((inside_t, inside_p), slopes, at_zero, strict=True)
+    ]
 
 
 def _clip(x, epsilon):
@@ -350,3 +510,11 @@ for _name, _cpu, _fake, _function in (
     _library.impl(_name, _cpu, "CPU")
     _library.impl(_name, _function.apply, "Autograd")
     torch.library.register_fake(f"kldiv_fast::{_name}", _fake, lib=_library)
+
+
+# ---- a function for each row of the table ----
+
+_functions = _adapters.functions(__name__, _divergence, _TEMPLATE)
+globals().update(_functions)
+
+__all__ = [*_functions]  # noqa: PLE0604

@@ -3,6 +3,7 @@
 #include "xla.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "bindings/interrupt.hpp"
@@ -50,17 +51,47 @@ bool read_dtype(DataType type, kldiv_dtype &dtype) {
     return false;
 }
 
-bool read_epsilon(const Attrs &attrs, double &epsilon) {
-    constexpr char name[] = "epsilon";
-    constexpr size_t size = sizeof(name) - 1;
-    for (int64_t i = 0; i < attrs.size; ++i) {
-        if (attrs.names[i]->size != size || std::memcmp(attrs.names[i]->data, name, size) != 0) continue;
-        const Scalar &scalar = *static_cast<const Scalar *>(attrs.values[i]);
-        if (attrs.types[i] != kAttrScalar || scalar.dtype != kF64) return false;
-        std::memcpy(&epsilon, scalar.value, sizeof(epsilon));
-        return epsilon < 1;
+// The value of an attribute of that type, or null.
+const void *attribute(const Attrs &attrs, const char *name, AttrType type) {
+    const size_t size = std::strlen(name);
+    for (int64_t i = 0; i < attrs.size; ++i)
+        if (attrs.names[i]->size == size && std::memcmp(attrs.names[i]->data, name, size) == 0)
+            return attrs.types[i] == type ? attrs.values[i] : nullptr;
+    return nullptr;
+}
+
+bool read_number(const Attrs &attrs, const char *name, double &number) {
+    const auto *scalar = static_cast<const Scalar *>(attribute(attrs, name, kAttrScalar));
+    if (scalar == nullptr || scalar->dtype != kF64) return false;
+    std::memcpy(&number, scalar->value, sizeof(number));
+    return true;
+}
+
+bool read_operation(const Attrs &attrs, kldiv_operation &operation) {
+    const auto *given = static_cast<const ByteSpan *>(attribute(attrs, "operation", kAttrString));
+    if (given == nullptr) return false;
+    for (int i = 0; i < KLDIV_OPERATION_COUNT; ++i) {
+        const char *name = kldiv_operation_name(i);
+        if (given->size != std::strlen(name) || std::memcmp(given->data, name, given->size) != 0) continue;
+        operation = static_cast<kldiv_operation>(i);
+        return true;
     }
     return false;
+}
+
+// What is wrong with the attributes, or null.
+const char *read_options(const Attrs &attrs, kldiv_options &options) {
+    if (!read_operation(attrs, options.operation)) return "kldiv_fast: operation must be the name of one";
+    double epsilon;
+    if (!read_number(attrs, "epsilon", epsilon) || !(epsilon < 1))
+        return "kldiv_fast: epsilon must be a float64 below 1";
+    options.clip = epsilon >= 0;
+    options.epsilon = options.clip ? epsilon : 0;
+    if (!read_number(attrs, "beta", options.beta) || !(options.beta >= 0 && options.beta <= 1))
+        return "kldiv_fast: beta must be a float64 from 0 to 1";
+    if (!read_number(attrs, "scale", options.scale) || !std::isfinite(options.scale))
+        return "kldiv_fast: scale must be a finite float64";
+    return nullptr;
 }
 
 const Buffer *argument(const CallFrame *frame, int64_t i) { return static_cast<const Buffer *>(frame->args.values[i]); }
@@ -101,9 +132,9 @@ Error *run(const CallFrame *frame, Wanted wanted) {
     for (int64_t i = 0; i < frame->rets.size; ++i)
         if (!is_like(result(frame, i), wide, dims, gradients ? rank : rank - 1))
             return fail(frame, kInvalidArgument, "kldiv_fast: a result has the wrong shape or dtype");
-    double epsilon = 0;
-    if (!read_epsilon(frame->attrs, epsilon))
-        return fail(frame, kInvalidArgument, "kldiv_fast: epsilon must be a float64 below 1");
+    kldiv_options options = KLDIV_DEFAULTS;
+    if (const char *wrong = read_options(frame->attrs, options)) return fail(frame, kInvalidArgument, wrong);
+    options.poll = xla_poll();
 
     int64_t rows = 1;
     for (int64_t i = 0; i + 1 < rank; ++i) rows *= dims[i];
@@ -119,10 +150,7 @@ Error *run(const CallFrame *frame, Wanted wanted) {
     problem.batch_ndim = 1;
     problem.class_ndim = 1;
     problem.axes = axes;
-    problem.options = kldiv_options KLDIV_DEFAULTS;
-    problem.options.clip = epsilon >= 0;
-    problem.options.epsilon = epsilon >= 0 ? epsilon : 0;
-    problem.options.poll = xla_poll();
+    problem.options = options;
     problem.operands[KLDIV_Y_TRUE] = {y_true->data, dtype, 0};
     problem.operands[KLDIV_Y_PRED] = {y_pred->data, dtype, 0};
     int64_t next = 0;

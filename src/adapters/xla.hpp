@@ -6,8 +6,9 @@ struct CallFrame;
 struct Error;
 }  // namespace xla_abi
 
-// Attribute of both: `epsilon`, float64; negative: no clip. y_true and y_pred have one shape (..., classes) and dtype;
-// rows, upstream and gradients are float64 for float64, else float32.
+// Attributes of both, those of kldiv_options: `operation`, a name of the table's; `epsilon` (negative: no clip), `beta` and
+// `scale`, float64. y_true and y_pred have one shape (..., classes) and dtype; rows, upstream and gradients are float64 for
+// float64, else float32.
 
 // (y_true, y_pred) -> rows (...)
 xla_abi::Error *xla_rows(xla_abi::CallFrame *frame);

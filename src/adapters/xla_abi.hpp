@@ -21,7 +21,7 @@ enum DataType : int { kF16 = 10, kF32 = 11, kF64 = 12, kBF16 = 16 };
 
 enum ArgType : int { kArgBuffer = 1 };
 enum RetType : int { kRetBuffer = 1 };
-enum AttrType : int { kAttrScalar = 3 };
+enum AttrType : int { kAttrScalar = 3, kAttrString = 4 };
 
 enum ExtensionType : int { kExtensionMetadata = 1 };
 

@@ -1,0 +1,76 @@
+"""The table's formulas, computed by a library's own operations: where the core can't be, and for derivatives of derivatives.
+
+``xp`` is a module with NumPy's names: ``numpy``, ``jax.numpy``, ``torch``. The rules beside zeros are the core's for every
+operation: 0 log 0 is 0, a negative makes the term infinite, and NaN goes through.
+"""
+
+import functools
+
+from kldiv_fast._operations import ENTRIES
+
+
+def terms(xp, settings, t, p):
+    """What each element adds to its row, of clipped inputs (or of any, without a clip)."""
+    found = _term(settings, t, p, xp.log)
+    has_zero = ((t == 0) | (p == 0)) & xp.isnan(found)
+    found = xp.where(has_zero, _term(settings, t, p, lambda x: _bounded_log(xp, x)), found)
+    found = xp.where((t < 0) | (p < 0), xp.inf, found)
+    return settings.scale * xp.where(xp.isnan(t) | xp.isnan(p), xp.nan, found)
+
+
+def slopes(xp, settings, t, p):
+    """The terms' derivatives by t and by p: 0 where the term doesn't vary or is infinite."""
+    pairs = ((t, p), (p, t))
+    found = inner_slopes(xp, settings, t, p)
+    return [_slope(xp, x, other, slope) for (x, other), slope in zip(pairs, found, strict=True)]
+
+
+def inner_slopes(xp, settings, t, p):
+    """The same of positive t and p: the formulas as they stand, which a library can differentiate further."""
+    name, swapped = _resolve(settings)
+    expressions = ENTRIES[name].slopes
+    if swapped:
+        by_p, by_t = _evaluate(name, expressions, p, t, settings.beta, xp.log)
+    else:
+        by_t, by_p = _evaluate(name, expressions, t, p, settings.beta, xp.log)
+    return settings.scale * by_t, settings.scale * by_p
+
+
+def _term(settings, t, p, log):
+    name, swapped = _resolve(settings)
+    t, p = (p, t) if swapped else (t, p)
+    return _evaluate(name, [ENTRIES[name].term], t, p, settings.beta, log)[0]
+
+
+def _bounded_log(xp, x):
+    """Finite, so that 0 times it is 0."""
+    tiny = float(xp.finfo(x.dtype).tiny)
+    return xp.log(xp.clip(xp.where(xp.isnan(x), 1, x), tiny, 1 / tiny))
+
+
+def _slope(xp, x, other, slope):
+    varies = (x > 0) & ((other > 0) | ((other == 0) & (abs(slope) < xp.inf)))
+    return xp.where(xp.isnan(x) | xp.isnan(other), xp.nan, xp.where(varies, slope, 0))
+
+
+# ---- the table's expressions ----
+
+
+def _resolve(settings):
+    """The operation whose formula is meant, and whether with the arguments swapped."""
+    for at, name, swapped in ENTRIES[settings.operation].limits:
+        if settings.beta == at:
+            return name, swapped
+    return settings.operation, False
+
+
+def _evaluate(name, expressions, t, p, beta, log):
+    names = {"t": t, "p": p, "beta": beta, "log": log}
+    for defined, meaning in ENTRIES[name].definitions:
+        names[defined] = eval(_compiled(meaning), names)
+    return [eval(_compiled(expression), names) for expression in expressions]
+
+
+@functools.cache
+def _compiled(expression):
+    return compile(expression, "the table of divergences", "eval")
