@@ -72,14 +72,13 @@ bool read_list(Call &call, int side, bool wide) {
 // A list as y_pred is float64; as y_true it is of y_pred's dtype, as in Keras.
 bool read_inputs(Call &call) {
     const kldiv_operand *operands = call.problem.operands;
-    const bool pred_is_list = is_list(call.arguments[kYPred]);
-    if (!(pred_is_list ? read_list(call, KLDIV_Y_PRED, true) : read_input(call, KLDIV_Y_PRED))) return false;
+    if (!read_input(call, KLDIV_Y_PRED) && (!is_list(call.arguments[kYPred]) || !read_list(call, KLDIV_Y_PRED, true)))
+        return false;
     const bool pred_is_wide = operands[KLDIV_Y_PRED].dtype == KLDIV_FLOAT64;
-    if (is_list(call.arguments[kYTrue])) {
+    if (!read_input(call, KLDIV_Y_TRUE)) {
+        if (!is_list(call.arguments[kYTrue])) return false;
         if (!pred_is_wide && operands[KLDIV_Y_PRED].dtype != KLDIV_FLOAT32) return false;
         if (!read_list(call, KLDIV_Y_TRUE, pred_is_wide)) return false;
-    } else if (!read_input(call, KLDIV_Y_TRUE)) {
-        return false;
     }
     const bool wide = pred_is_wide || operands[KLDIV_Y_TRUE].dtype == KLDIV_FLOAT64;
     call.result = wide ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
@@ -104,10 +103,14 @@ bool lie_alike(const Fields &a, const Fields &b) {
 }
 
 // A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither.
-bool is_plain(const Call &call) {
+bool wants_a_plain_sum(const Call &call) {
     const Arguments &arguments = call.arguments;
-    return !call.function.has_gradients && !call.wants_rows() && !arguments.has(kSampleWeight) &&
-           !arguments.has(kMask) && !arguments.has(kOut) &&
+    return arguments.bare ||
+           (!call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut));
+}
+
+bool is_plain(const Call &call) {
+    return !call.function.has_gradients && wants_a_plain_sum(call) &&
            call.problem.operands[0].dtype == call.problem.operands[1].dtype && call.inputs[0]->nd > 0 &&
            lie_alike(*call.inputs[0], *call.inputs[1]);
 }
@@ -126,8 +129,9 @@ int64_t plain_divisor(const Call &call, uint64_t classes) {
 }
 
 PyObject *run_plain(Call &call, int64_t n) {
-    uint64_t classes = 0;
-    if (!read_axes(call.arguments[kAxis], call.inputs[0]->nd, classes)) return nullptr;
+    const int ndim = call.inputs[0]->nd;
+    uint64_t classes = uint64_t{1} << (ndim - 1);
+    if (!call.arguments.bare && !read_axes(call.arguments[kAxis], ndim, classes)) return nullptr;
     double total = 0;
     kldiv_options &options = call.problem.options;
     const kldiv_operand *operands = call.problem.operands;
@@ -502,8 +506,10 @@ PyObject *run_arranged(Call &call, const Normaliser &normaliser, Results &result
 // The result; nullptr without an exception where the call is not ours, with one where it failed.
 PyObject *answer(Call &call) {
     call.problem.options = kldiv_options KLDIV_DEFAULTS;
-    if (!read_inputs(call) || !read_options(call.function, call.arguments, call.problem.options) ||
-        !read_reduction(call.function, call.arguments, call.reduction))
+    call.problem.options.operation = call.function.operation;
+    if (!read_inputs(call)) return nullptr;
+    if (!call.arguments.bare && (!read_options(call.arguments, call.problem.options) ||
+                                 !read_reduction(call.function, call.arguments, call.reduction)))
         return nullptr;
     if (is_plain(call)) {
         int64_t n = 1;

@@ -218,22 +218,24 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
 
 kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
                         int64_t n, double *total) {
+    if (const Limit limit = limit_of(*options); limit.operation != options->operation) {
+        kldiv_options actual = *options;
+        actual.operation = limit.operation;
+        if (limit.swapped) std::swap(y_true, y_pred);
+        return kldiv_flat(&actual, dtype, y_true, y_pred, n, total);
+    }
     const PlainArithmetic plain;
-    kldiv_options actual = *options;
-    const Limit limit = limit_of(actual);
-    actual.operation = limit.operation;
-    if (limit.swapped) std::swap(y_true, y_pred);
     if (n <= kSmallBlock) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
-        choose_functions(actual, dtype).row_sums(tile, choose_parameters(actual), total);
-        *total *= actual.scale;
+        choose_functions(*options, dtype).row_sums(tile, choose_parameters(*options), total);
+        *total *= options->scale;
         return KLDIV_OK;
     }
     kldiv_operand operands[KLDIV_OPERANDS] = {};
     operands[KLDIV_Y_TRUE] = {const_cast<void *>(y_true), dtype, 0};
     operands[KLDIV_Y_PRED] = {const_cast<void *>(y_pred), dtype, 0};
-    Plan plan = make_flat_plan(actual, operands, n);
+    Plan plan = make_flat_plan(*options, operands, n);
     return run_plan(plan, total);
 }
 
