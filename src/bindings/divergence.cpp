@@ -54,7 +54,11 @@ bool read_input(Call &call, int side) {
     if (!arrays::is_array(object)) return false;
     const Fields &array = arrays::fields(object);
     kldiv_operand &operand = call.problem.operands[side];
-    if (!arrays::read_kernel_dtype(array, operand.dtype)) return false;
+    const Fields *pred = call.inputs[KLDIV_Y_PRED];  // which is read first
+    if (pred != nullptr && pred->descr == array.descr && arrays::has_flags(array, Numpy::NPY_ARRAY_ALIGNED_))
+        operand.dtype = call.problem.operands[KLDIV_Y_PRED].dtype;
+    else if (!arrays::read_kernel_dtype(array, operand.dtype))
+        return false;
     operand.data = array.data;
     operand.swapped = 0;
     call.inputs[side] = &array;
