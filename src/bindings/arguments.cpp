@@ -96,6 +96,7 @@ bool read_arguments(const Function &function, PyObject *const *args, Py_ssize_t 
     if (positional > 2) return false;
     for (Py_ssize_t i = 0; i < positional; ++i) arguments.values[i] = args[i];
     const Py_ssize_t count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    arguments.bare = count == 0;
     for (Py_ssize_t i = 0; i < count; ++i) {
         // Names are interned wherever a call is written out, and compared as pointers.
         PyObject *name = PyTuple_GET_ITEM(keywords, i);
@@ -119,8 +120,7 @@ bool read_number(PyObject *object, double &value) {
     return false;
 }
 
-bool read_options(const Function &function, const Arguments &arguments, kldiv_options &options) {
-    options.operation = function.operation;
+bool read_options(const Arguments &arguments, kldiv_options &options) {
     if (PyObject *epsilon = arguments[kEpsilon]; epsilon != nullptr && !read_epsilon(epsilon, options)) return false;
     if (arguments.has(kBase) && !read_base(arguments[kBase], options.scale)) return false;
     if (PyObject *beta = arguments[kBeta]; beta != nullptr)

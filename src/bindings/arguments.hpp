@@ -47,6 +47,7 @@ struct Function {
 // The arguments by name; nullptr: not given. All are borrowed.
 struct Arguments {
     PyObject *values[kArguments] = {};
+    bool bare = true;  // nothing but the two arrays: every option is the default
 
     PyObject *operator[](Argument name) const { return values[name]; }
     // Whether something other than None was given.
@@ -59,7 +60,7 @@ struct Arguments {
 bool read_arguments(const Function &function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
                     Arguments &arguments);
 // epsilon, base, beta and num_threads.
-bool read_options(const Function &function, const Arguments &arguments, kldiv_options &options);
+bool read_options(const Arguments &arguments, kldiv_options &options);
 bool read_reduction(const Function &function, const Arguments &arguments, Reduction &reduction);
 // A float or an integer of Python's.
 bool read_number(PyObject *object, double &value);

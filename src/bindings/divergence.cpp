@@ -54,7 +54,11 @@ bool read_input(Call &call, int side) {
     if (!arrays::is_array(object)) return false;
     const Fields &array = arrays::fields(object);
     kldiv_operand &operand = call.problem.operands[side];
-    if (!arrays::read_kernel_dtype(array, operand.dtype)) return false;
+    const Fields *pred = call.inputs[KLDIV_Y_PRED];  // which is read first
+    if (pred != nullptr && pred->descr == array.descr && arrays::has_flags(array, Numpy::NPY_ARRAY_ALIGNED_))
+        operand.dtype = call.problem.operands[KLDIV_Y_PRED].dtype;
+    else if (!arrays::read_kernel_dtype(array, operand.dtype))
+        return false;
     operand.data = array.data;
     operand.swapped = 0;
     call.inputs[side] = &array;
@@ -72,14 +76,13 @@ bool read_list(Call &call, int side, bool wide) {
 // A list as y_pred is float64; as y_true it is of y_pred's dtype, as in Keras.
 bool read_inputs(Call &call) {
     const kldiv_operand *operands = call.problem.operands;
-    const bool pred_is_list = is_list(call.arguments[kYPred]);
-    if (!(pred_is_list ? read_list(call, KLDIV_Y_PRED, true) : read_input(call, KLDIV_Y_PRED))) return false;
+    if (!read_input(call, KLDIV_Y_PRED) && (!is_list(call.arguments[kYPred]) || !read_list(call, KLDIV_Y_PRED, true)))
+        return false;
     const bool pred_is_wide = operands[KLDIV_Y_PRED].dtype == KLDIV_FLOAT64;
-    if (is_list(call.arguments[kYTrue])) {
+    if (!read_input(call, KLDIV_Y_TRUE)) {
+        if (!is_list(call.arguments[kYTrue])) return false;
         if (!pred_is_wide && operands[KLDIV_Y_PRED].dtype != KLDIV_FLOAT32) return false;
         if (!read_list(call, KLDIV_Y_TRUE, pred_is_wide)) return false;
-    } else if (!read_input(call, KLDIV_Y_TRUE)) {
-        return false;
     }
     const bool wide = pred_is_wide || operands[KLDIV_Y_TRUE].dtype == KLDIV_FLOAT64;
     call.result = wide ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
@@ -98,24 +101,41 @@ PyObject *raise(kldiv_status status) { return status == KLDIV_NO_MEMORY ? PyErr_
 
 // ---- The plainest call ----
 
-bool is_last_axis(PyObject *axis, int ndim) {
-    if (axis == nullptr) return true;
-    uint64_t classes = 0;
-    return !PyTuple_CheckExact(axis) && read_axes(axis, ndim, classes) && classes == uint64_t{1} << (ndim - 1);
+bool lie_alike(const Fields &a, const Fields &b) {
+    const auto both = [&](int flag) { return arrays::has_flags(a, flag) && arrays::has_flags(b, flag); };
+    return arrays::has_shape_of(a, b) && (both(Numpy::NPY_ARRAY_C_CONTIGUOUS_) || both(Numpy::NPY_ARRAY_F_CONTIGUOUS_));
+}
+
+// A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither.
+bool wants_a_plain_sum(const Call &call) {
+    const Arguments &arguments = call.arguments;
+    return arguments.bare ||
+           (!call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut));
 }
 
 bool is_plain(const Call &call) {
-    const Arguments &arguments = call.arguments;
-    const Fields &true_ = *call.inputs[0], &pred = *call.inputs[1];
-    return !call.function.has_gradients && !call.wants_rows() && !arguments.has(kSampleWeight) &&
-           !arguments.has(kMask) && !arguments.has(kOut) &&
-           call.problem.operands[0].dtype == call.problem.operands[1].dtype && true_.nd > 0 &&
-           arrays::has_shape_of(true_, pred) && arrays::has_flags(true_, Numpy::NPY_ARRAY_C_CONTIGUOUS_) &&
-           arrays::has_flags(pred, Numpy::NPY_ARRAY_C_CONTIGUOUS_) && is_last_axis(arguments[kAxis], true_.nd);
+    return !call.function.has_gradients && wants_a_plain_sum(call) &&
+           call.problem.operands[0].dtype == call.problem.operands[1].dtype && call.inputs[0]->nd > 0 &&
+           lie_alike(*call.inputs[0], *call.inputs[1]);
+}
+
+// What the sum of rows along all axes but `classes` is divided by.
+int64_t plain_divisor(const Call &call, uint64_t classes) {
+    const Fields &array = *call.inputs[0];
+    if (call.reduction == Reduction::kSum) return 1;
+    int64_t rows = 1;
+    for (int i = 0; i < array.nd; ++i) {
+        if ((classes >> i & 1) != 0) continue;
+        rows *= array.dimensions[i];
+        if (call.reduction == Reduction::kBatchMean) break;
+    }
+    return rows;
 }
 
 PyObject *run_plain(Call &call, int64_t n) {
-    const Fields &array = *call.inputs[0];
+    const int ndim = call.inputs[0]->nd;
+    uint64_t classes = uint64_t{1} << (ndim - 1);
+    if (!call.arguments.bare && !read_axes(call.arguments[kAxis], ndim, classes)) return nullptr;
     double total = 0;
     kldiv_options &options = call.problem.options;
     const kldiv_operand *operands = call.problem.operands;
@@ -123,11 +143,7 @@ PyObject *run_plain(Call &call, int64_t n) {
         return kldiv_flat(&options, operands[0].dtype, operands[0].data, operands[1].data, n, &total);
     });
     if (status != KLDIV_OK) return raise(status);
-    const int64_t first = array.nd == 1 ? 1 : array.dimensions[0];
-    const int64_t divisor = call.reduction == Reduction::kSum         ? 1
-                            : call.reduction == Reduction::kBatchMean ? first
-                                                                      : n / array.dimensions[array.nd - 1];
-    return scalar(call, total / static_cast<double>(divisor));
+    return scalar(call, total / static_cast<double>(plain_divisor(call, classes)));
 }
 
 // ---- The loop nest ----
@@ -494,8 +510,10 @@ PyObject *run_arranged(Call &call, const Normaliser &normaliser, Results &result
 // The result; nullptr without an exception where the call is not ours, with one where it failed.
 PyObject *answer(Call &call) {
     call.problem.options = kldiv_options KLDIV_DEFAULTS;
-    if (!read_inputs(call) || !read_options(call.function, call.arguments, call.problem.options) ||
-        !read_reduction(call.function, call.arguments, call.reduction))
+    call.problem.options.operation = call.function.operation;
+    if (!read_inputs(call)) return nullptr;
+    if (!call.arguments.bare && (!read_options(call.arguments, call.problem.options) ||
+                                 !read_reduction(call.function, call.arguments, call.reduction)))
         return nullptr;
     if (is_plain(call)) {
         int64_t n = 1;

@@ -64,7 +64,7 @@ kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double &total)
             double *sums = plan.partial + g * slots;
             for (int64_t piece = 1; piece < plan.pieces; ++piece)
                 for (int64_t r = 0; r < group.rows; ++r) sums[r] += sums[piece * plan.group_rows + r];
-            total += finish(plan, group, sums);
+            total += finish(plan.rows(), group, sums);
         }
     }
     return KLDIV_OK;
@@ -82,11 +82,55 @@ kldiv_status run_plan(Plan &plan, double *total) {
 
 // ---- Passes: one, if the gradients can come beside the values ----
 
-bool is_wanted(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
-
 kldiv_problem without(kldiv_problem problem, std::initializer_list<kldiv_role> roles) {
     for (const kldiv_role role : roles) problem.operands[role].data = nullptr;
     return problem;
+}
+
+bool is_wanted(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
+
+// ---- A few rows of elements side by side, whose values alone are wanted: one tile, for which no plan is needed ----
+
+bool is_one_tile(const kldiv_problem &problem) {
+    if (problem.batch_ndim != 1 || problem.class_ndim != 1) return false;
+    const kldiv_axis &rows = problem.axes[0], &along = problem.axes[1];
+    if (rows.extent > kGroupRows || along.extent > kSmallBlock / rows.extent) return false;
+    if (!is_wanted(problem, KLDIV_OUT) && !is_wanted(problem, KLDIV_WEIGHT) && !is_wanted(problem, KLDIV_MASK))
+        return false;  // to a plain sum rows mean nothing
+    const kldiv_operand &t = problem.operands[KLDIV_Y_TRUE], &p = problem.operands[KLDIV_Y_PRED];
+    if (t.dtype != p.dtype || t.dtype >= kKernelDtypes || t.swapped || p.swapped) return false;
+    for (const kldiv_role input : {KLDIV_Y_TRUE, KLDIV_Y_PRED})  // not columns, no rows that repeat or go backwards
+        if (along.strides[input] != item_size(t.dtype) || rows.strides[input] < along.strides[input]) return false;
+    return true;
+}
+
+kldiv_status run_tile(const kldiv_problem &problem, double *total) {
+    const kldiv_operand *operands = problem.operands;
+    const kldiv_axis &rows = problem.axes[0];
+    Group group;
+    for (int k = 0; k < KLDIV_OPERANDS; ++k) group.at.at[k] = static_cast<char *>(operands[k].data);
+    group.rows = rows.extent;
+    const auto at = [&](kldiv_role role) { return group.at.at[role]; };
+    const Tile tile = {at(KLDIV_Y_TRUE),
+                       at(KLDIV_Y_PRED),
+                       rows.strides[KLDIV_Y_TRUE],
+                       rows.strides[KLDIV_Y_PRED],
+                       rows.extent,
+                       problem.axes[1].extent,
+                       reinterpret_cast<const uint8_t *>(at(KLDIV_MASK)),
+                       rows.strides[KLDIV_MASK]};
+    double sums[kGroupRows];
+    const kldiv_options &options = problem.options;
+    choose_functions(options, operands[KLDIV_Y_TRUE].dtype).row_sums(tile, choose_parameters(options), sums);
+    const double sum = finish({operands, rows, options.scale}, group, sums);
+    if (total != nullptr && !is_wanted(problem, KLDIV_OUT)) *total = sum * options.scale;
+    return KLDIV_OK;
+}
+
+kldiv_status run_values(const kldiv_problem &problem, double *total) {
+    if (is_one_tile(problem)) return run_tile(problem, total);
+    Plan plan = make_plan(problem, true);
+    return run_plan(plan, total);
 }
 
 kldiv_status run_once(const kldiv_problem &problem, double *total) {
@@ -98,7 +142,7 @@ kldiv_status run_gradient(const kldiv_problem &problem) { return run_once(proble
 
 kldiv_status run_passes(const kldiv_problem &problem, double *total) {
     if (!is_wanted(problem, KLDIV_GRAD_Y_TRUE) && !is_wanted(problem, KLDIV_GRAD_Y_PRED))
-        return run_once(problem, total);
+        return run_values(problem, total);
     const bool values = is_wanted(problem, KLDIV_OUT) || total != nullptr;
     const bool sums = is_summed(problem, KLDIV_GRAD_Y_TRUE) || is_summed(problem, KLDIV_GRAD_Y_PRED);
     if (!sums && (!values || gradients_follow_inputs(problem))) return run_once(problem, total);
@@ -174,23 +218,25 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
 
 kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
                         int64_t n, double *total) {
+    if (const Limit limit = limit_of(*options); limit.operation != options->operation) {
+        kldiv_options actual = *options;
+        actual.operation = limit.operation;
+        if (limit.swapped) std::swap(y_true, y_pred);
+        return kldiv_flat(&actual, dtype, y_true, y_pred, n, total);
+    }
     const PlainArithmetic plain;
-    kldiv_options actual = *options;
-    const Limit limit = limit_of(actual);
-    actual.operation = limit.operation;
-    if (limit.swapped) std::swap(y_true, y_pred);
-    const auto row_sums = choose_functions(actual, dtype).row_sums;
+    const auto row_sums = choose_functions(*options, dtype).row_sums;
     if (n <= kSmallBlock && row_sums != nullptr) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
-        row_sums(tile, choose_parameters(actual), total);
-        *total *= actual.scale;
+        row_sums(tile, choose_parameters(*options), total);
+        *total *= options->scale;
         return KLDIV_OK;
     }
     kldiv_operand operands[KLDIV_OPERANDS] = {};
     operands[KLDIV_Y_TRUE] = {const_cast<void *>(y_true), dtype, 0};
     operands[KLDIV_Y_PRED] = {const_cast<void *>(y_pred), dtype, 0};
-    Plan plan = make_flat_plan(actual, operands, n);
+    Plan plan = make_flat_plan(*options, operands, n);
     return run_plan(plan, total);
 }
 

@@ -102,16 +102,18 @@ void cut_into_pieces(Plan &plan, int64_t block) {
     plan.pieces = ceil_div(plan.runs.size(), plan.runs_per_piece) * plan.pieces_per_run;
 }
 
-// What comes to one group of whole rows and one task of few elements, without the divisions that tell so.
+// What comes to one group of whole rows, one task, and where there are tiles one tile: without the divisions that tell so.
 bool is_one_task(const Plan &plan) {
-    return plan.in_place() && !plan.staged() && plan.row_axis.extent <= kGroupRows && plan.elements() <= kSmallBlock;
+    if (plan.row_axis.extent > kGroupRows) return false;
+    if (plan.in_place() && !plan.staged()) return plan.elements() <= kSmallBlock;
+    return plan.elements() <= kPacked && plan.class_axis.extent <= kCrossedCols;
 }
 
 void leave_whole(Plan &plan) {
-    plan.group_rows = plan.row_axis.extent;
+    plan.tile_rows = plan.group_rows = plan.row_axis.extent;
+    plan.tile_cols = plan.piece_length = plan.class_axis.extent;
     plan.groups_per_axis = plan.pieces_per_run = plan.pieces = 1;
     plan.groups = plan.groups_per_task = plan.batch.size();
-    plan.piece_length = plan.class_axis.extent;
     plan.runs_per_piece = plan.runs.size();
 }
 

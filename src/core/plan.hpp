@@ -19,6 +19,15 @@ constexpr int64_t kLargestTile = 2048;     // elements of any tile that is packe
 // or copied past the caches.
 enum class Way { direct, scattered, streamed };
 
+// Operands that move with rows, along the rows' axis.
+struct RowOperands {
+    const kldiv_operand *operands;
+    const kldiv_axis &axis;
+    double scale;
+
+    bool has(kldiv_role role) const { return operands[role].data != nullptr; }
+};
+
 // Everything that a task needs, made once for a call. The unit of work is a group of neighbouring rows times a piece
 // of their classes. It is read in tiles: by row_sums, along the classes, or in column mode by column_sums, along the rows.
 struct Plan {
@@ -51,6 +60,7 @@ struct Plan {
     Plan(const kldiv_options &options, const kldiv_operand *operands);
 
     bool has(kldiv_role role) const { return operands[role].data != nullptr; }
+    RowOperands rows() const { return {operands, row_axis, options.scale}; }
     bool gradients() const { return wanted != Wanted::none; }
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }

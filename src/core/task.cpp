@@ -262,14 +262,14 @@ void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Works
     }
 }
 
-bool is_masked(const Plan &plan, const Group &group, int64_t row) {
-    return plan.has(KLDIV_MASK) && group.at.at[KLDIV_MASK][row * plan.row_axis.strides[KLDIV_MASK]] == 0;
+bool is_masked(const RowOperands &rows, const Group &group, int64_t row) {
+    return rows.has(KLDIV_MASK) && group.at.at[KLDIV_MASK][row * rows.axis.strides[KLDIV_MASK]] == 0;
 }
 
-bool all_masked(const Plan &plan, const Group &group) {
-    if (!plan.has(KLDIV_MASK)) return false;
+bool all_masked(const RowOperands &rows, const Group &group) {
+    if (!rows.has(KLDIV_MASK)) return false;
     for (int64_t r = 0; r < group.rows; ++r)
-        if (!is_masked(plan, group, r)) return false;
+        if (!is_masked(rows, group, r)) return false;
     return true;
 }
 
@@ -279,27 +279,27 @@ double value_at(const char *data) {
 }
 
 // What each row is multiplied by: the scale, and what it has of an operand.
-void multiply(const Plan &plan, const Group &group, kldiv_role role, double *rows) {
-    if (!plan.has(role)) return;
+void multiply(const RowOperands &rows, const Group &group, kldiv_role role, double *values) {
+    if (!rows.has(role)) return;
     const char *data = group.at.at[role];
-    const int64_t stride = plan.row_axis.strides[role];
-    const bool is_float = plan.operands[role].dtype == KLDIV_FLOAT32;
+    const int64_t stride = rows.axis.strides[role];
+    const bool is_float = rows.operands[role].dtype == KLDIV_FLOAT32;
     for (int64_t r = 0; r < group.rows; ++r)
-        rows[r] *= is_float ? value_at<float>(data + r * stride) : value_at<double>(data + r * stride);
+        values[r] *= is_float ? value_at<float>(data + r * stride) : value_at<double>(data + r * stride);
 }
 
 template <class Factor>
 void store_factors(const Plan &plan, const Group &group, const double *rows, void *to) {
     for (int64_t r = 0; r < group.rows; ++r)
-        static_cast<Factor *>(to)[r] = is_masked(plan, group, r) ? 0 : static_cast<Factor>(rows[r]);
+        static_cast<Factor *>(to)[r] = is_masked(plan.rows(), group, r) ? 0 : static_cast<Factor>(rows[r]);
 }
 
 // Each row's factor of its gradients, in the kernel's format.
 void read_factors(const Plan &plan, const Group &group, Workspace &work) {
     double *rows = work.sums;  // nothing is in it yet
     std::fill_n(rows, group.rows, plan.options.scale);
-    multiply(plan, group, KLDIV_UPSTREAM, rows);
-    multiply(plan, group, KLDIV_WEIGHT, rows);
+    multiply(plan.rows(), group, KLDIV_UPSTREAM, rows);
+    multiply(plan.rows(), group, KLDIV_WEIGHT, rows);
     plan.work_dtype() == KLDIV_FLOAT64 ? store_factors<double>(plan, group, rows, work.factors())
                                        : store_factors<float>(plan, group, rows, work.factors());
 }
@@ -321,7 +321,7 @@ Span span_of(const Plan &plan, int64_t piece) {
 void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
     if (plan.gradients()) read_factors(plan, group, work);
     std::fill_n(work.sums, group.rows, 0.0);
-    if (!plan.gradients() && all_masked(plan, group)) return;
+    if (!plan.gradients() && all_masked(plan.rows(), group)) return;
     const Span span = span_of(plan, piece);
     for (int64_t o = span.first_run; o < span.last_run; ++o) {
         Cursor run = group.at;
@@ -363,16 +363,16 @@ Group group_at(const Plan &plan, int64_t number) {
     return group;
 }
 
-double finish(const Plan &plan, const Group &group, double *sums) {
-    multiply(plan, group, KLDIV_WEIGHT, sums);
-    if (plan.has(KLDIV_MASK))
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] = is_masked(plan, group, r) ? 0 : sums[r];
-    if (!plan.has(KLDIV_OUT)) return sum_of(sums, group.rows);
-    if (plan.options.scale != 1)
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] *= plan.options.scale;
+double finish(const RowOperands &rows, const Group &group, double *sums) {
+    multiply(rows, group, KLDIV_WEIGHT, sums);
+    if (rows.has(KLDIV_MASK))
+        for (int64_t r = 0; r < group.rows; ++r) sums[r] = is_masked(rows, group, r) ? 0 : sums[r];
+    if (!rows.has(KLDIV_OUT)) return sum_of(sums, group.rows);
+    if (rows.scale != 1)
+        for (int64_t r = 0; r < group.rows; ++r) sums[r] *= rows.scale;
     char *out = group.at.at[KLDIV_OUT];
-    const int64_t stride = plan.row_axis.strides[KLDIV_OUT];
-    plan.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(sums, group.rows, out, stride)
+    const int64_t stride = rows.axis.strides[KLDIV_OUT];
+    rows.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(sums, group.rows, out, stride)
                                                     : write<double>(sums, group.rows, out, stride);
     return 0;
 }
@@ -385,7 +385,7 @@ void run_groups(void *context, int worker, int64_t task) {
     for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
         const Group group = group_at(plan, g);
         sum_piece(plan, group, 0, work);
-        total += finish(plan, group, work.sums);
+        total += finish(plan.rows(), group, work.sums);
     }
     if (plan.way == Way::streamed) end_streams();
     plan.partial[task] = total;

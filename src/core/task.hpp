@@ -21,7 +21,7 @@ struct Group {
 Group group_at(const Plan &plan, int64_t number);
 
 // A group's rows are known: write them, or give back what they add to the total.
-double finish(const Plan &plan, const Group &group, double *sums);
+double finish(const RowOperands &rows, const Group &group, double *sums);
 
 // Rows in one piece: task i does several groups and leaves what they add to the total.
 void run_groups(void *plan, int worker, int64_t task);
