@@ -11,6 +11,7 @@
 #include "arithmetic.hpp"
 #include "convert.hpp"
 #include "executor.hpp"
+#include "one_tile.hpp"
 #include "operations.hpp"
 #include "passes.hpp"
 #include "plan.hpp"
@@ -89,50 +90,6 @@ kldiv_problem without(kldiv_problem problem, std::initializer_list<kldiv_role> r
 
 bool is_wanted(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
 
-// ---- A few rows of elements side by side, whose values alone are wanted: one tile, for which no plan is needed ----
-
-bool is_one_tile(const kldiv_problem &problem) {
-    if (problem.batch_ndim != 1 || problem.class_ndim != 1) return false;
-    const kldiv_axis &rows = problem.axes[0], &along = problem.axes[1];
-    if (rows.extent > kGroupRows || along.extent > kSmallBlock / rows.extent) return false;
-    if (!is_wanted(problem, KLDIV_OUT) && !is_wanted(problem, KLDIV_WEIGHT) && !is_wanted(problem, KLDIV_MASK))
-        return false;  // to a plain sum rows mean nothing
-    const kldiv_operand &t = problem.operands[KLDIV_Y_TRUE], &p = problem.operands[KLDIV_Y_PRED];
-    if (t.dtype != p.dtype || t.dtype >= kKernelDtypes || t.swapped || p.swapped) return false;
-    for (const kldiv_role input : {KLDIV_Y_TRUE, KLDIV_Y_PRED})  // not columns, no rows that repeat or go backwards
-        if (along.strides[input] != item_size(t.dtype) || rows.strides[input] < along.strides[input]) return false;
-    return true;
-}
-
-kldiv_status run_tile(const kldiv_problem &problem, double *total) {
-    const kldiv_operand *operands = problem.operands;
-    const kldiv_axis &rows = problem.axes[0];
-    Group group;
-    for (int k = 0; k < KLDIV_OPERANDS; ++k) group.at.at[k] = static_cast<char *>(operands[k].data);
-    group.rows = rows.extent;
-    const auto at = [&](kldiv_role role) { return group.at.at[role]; };
-    const Tile tile = {at(KLDIV_Y_TRUE),
-                       at(KLDIV_Y_PRED),
-                       rows.strides[KLDIV_Y_TRUE],
-                       rows.strides[KLDIV_Y_PRED],
-                       rows.extent,
-                       problem.axes[1].extent,
-                       reinterpret_cast<const uint8_t *>(at(KLDIV_MASK)),
-                       rows.strides[KLDIV_MASK]};
-    double sums[kGroupRows];
-    const kldiv_options &options = problem.options;
-    choose_functions(options, operands[KLDIV_Y_TRUE].dtype).row_sums(tile, choose_parameters(options), sums);
-    const double sum = finish({operands, rows, options.scale}, group, sums);
-    if (total != nullptr && !is_wanted(problem, KLDIV_OUT)) *total = sum * options.scale;
-    return KLDIV_OK;
-}
-
-kldiv_status run_values(const kldiv_problem &problem, double *total) {
-    if (is_one_tile(problem)) return run_tile(problem, total);
-    Plan plan = make_plan(problem, true);
-    return run_plan(plan, total);
-}
-
 kldiv_status run_once(const kldiv_problem &problem, double *total) {
     Plan plan = make_plan(problem, is_wanted(problem, KLDIV_OUT) || total != nullptr);
     return run_plan(plan, total);
@@ -141,8 +98,9 @@ kldiv_status run_once(const kldiv_problem &problem, double *total) {
 kldiv_status run_gradient(const kldiv_problem &problem) { return run_once(problem, nullptr); }
 
 kldiv_status run_passes(const kldiv_problem &problem, double *total) {
+    if (run_one_tile(problem, total)) return KLDIV_OK;
     if (!is_wanted(problem, KLDIV_GRAD_Y_TRUE) && !is_wanted(problem, KLDIV_GRAD_Y_PRED))
-        return run_values(problem, total);
+        return run_once(problem, total);
     const bool values = is_wanted(problem, KLDIV_OUT) || total != nullptr;
     const bool sums = is_summed(problem, KLDIV_GRAD_Y_TRUE) || is_summed(problem, KLDIV_GRAD_Y_PRED);
     if (!sums && (!values || gradients_follow_inputs(problem))) return run_once(problem, total);

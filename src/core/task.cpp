@@ -289,19 +289,9 @@ void multiply(const RowOperands &rows, const Group &group, kldiv_role role, doub
 }
 
 template <class Factor>
-void store_factors(const Plan &plan, const Group &group, const double *rows, void *to) {
+void store_factors(const RowOperands &rows, const Group &group, const double *values, void *to) {
     for (int64_t r = 0; r < group.rows; ++r)
-        static_cast<Factor *>(to)[r] = is_masked(plan.rows(), group, r) ? 0 : static_cast<Factor>(rows[r]);
-}
-
-// Each row's factor of its gradients, in the kernel's format.
-void read_factors(const Plan &plan, const Group &group, Workspace &work) {
-    double *rows = work.sums;  // nothing is in it yet
-    std::fill_n(rows, group.rows, plan.options.scale);
-    multiply(plan.rows(), group, KLDIV_UPSTREAM, rows);
-    multiply(plan.rows(), group, KLDIV_WEIGHT, rows);
-    plan.work_dtype() == KLDIV_FLOAT64 ? store_factors<double>(plan, group, rows, work.factors())
-                                       : store_factors<float>(plan, group, rows, work.factors());
+        static_cast<Factor *>(to)[r] = is_masked(rows, group, r) ? 0 : static_cast<Factor>(values[r]);
 }
 
 // A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)
@@ -319,7 +309,8 @@ Span span_of(const Plan &plan, int64_t piece) {
 
 // work.sums = one piece of each row of the group; its gradients where they belong.
 void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
-    if (plan.gradients()) read_factors(plan, group, work);
+    if (plan.gradients())  // nothing is in the sums yet
+        read_factors(plan.rows(), group, plan.work_dtype(), work.sums, work.factors());
     std::fill_n(work.sums, group.rows, 0.0);
     if (!plan.gradients() && all_masked(plan.rows(), group)) return;
     const Span span = span_of(plan, piece);
@@ -361,6 +352,14 @@ Group group_at(const Plan &plan, int64_t number) {
     group.at.advance(plan.row_axis, from);
     group.rows = std::min(plan.group_rows, plan.row_axis.extent - from);
     return group;
+}
+
+void read_factors(const RowOperands &rows, const Group &group, kldiv_dtype format, double *scratch, void *to) {
+    std::fill_n(scratch, group.rows, rows.scale);
+    multiply(rows, group, KLDIV_UPSTREAM, scratch);
+    multiply(rows, group, KLDIV_WEIGHT, scratch);
+    format == KLDIV_FLOAT64 ? store_factors<double>(rows, group, scratch, to)
+                            : store_factors<float>(rows, group, scratch, to);
 }
 
 double finish(const RowOperands &rows, const Group &group, double *sums) {

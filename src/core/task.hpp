@@ -1,4 +1,4 @@
-// A task of a plan: tiles in, row sums and gradients out. Included by kldiv.cpp.
+// A task of a plan: tiles in, row sums and gradients out. Included by kldiv.cpp and one_tile.cpp.
 #pragma once
 #include <cstdint>
 
@@ -19,6 +19,9 @@ struct Group {
     int64_t rows;
 };
 Group group_at(const Plan &plan, int64_t number);
+
+// Each row's factor of its gradients, in the kernel's format. `scratch`: a double for each row.
+void read_factors(const RowOperands &rows, const Group &group, kldiv_dtype format, double *scratch, void *to);
 
 // A group's rows are known: write them, or give back what they add to the total.
 double finish(const RowOperands &rows, const Group &group, double *sums);
