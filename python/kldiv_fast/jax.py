@@ -94,6 +94,7 @@ Examples
 --------
 >>> import jax
 >>> import jax.numpy as jnp
+>>> import numpy as np
 >>> from kldiv_fast.jax import {name}
 >>> y_true = jnp.array([[0.0, 1.0], [0.0, 0.0]])
 >>> y_pred = jnp.array([[0.6, 0.4], [0.4, 0.6]])
