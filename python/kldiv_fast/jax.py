@@ -52,8 +52,6 @@ y_true, y_pred : array_like, of shapes (..., classes) that broadcast
     The distributions: float16, bfloat16, float32 or float64, or integers or bools. A 0-d or 1-d
     input is one row.
 {parameters}{shared}
-All but the arrays is static under ``jax.jit``.
-
 Returns
 -------
 jax.Array
@@ -71,6 +69,8 @@ TypeError
 
 Notes
 -----
+Under ``jax.jit`` all arguments but the arrays are static.
+
 Where the clip is at work the gradient is 0. At its very bounds it is that of the inside, as in
 TensorFlow and PyTorch; differentiating ``jnp.clip`` gives half of it there. A masked row, and one
 whose cotangent is 0, has a gradient of 0, whatever it holds.
@@ -94,6 +94,7 @@ Examples
 --------
 >>> import jax
 >>> import jax.numpy as jnp
+>>> import numpy as np
 >>> from kldiv_fast.jax import {name}
 >>> y_true = jnp.array([[0.0, 1.0], [0.0, 0.0]])
 >>> y_pred = jnp.array([[0.6, 0.4], [0.4, 0.6]])

@@ -3,15 +3,50 @@ from typing import Any
 
 import jax
 
-__all__ = ["kl"]
+__all__ = ["generalized_kl", "jeffreys", "jsd", "kl"]
 
 def kl(
     y_true: Any,
     y_pred: Any,
     *,
     axis: int | Sequence[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+) -> jax.Array: ...
+def generalized_kl(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    axis: int | Sequence[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: str | None = "mean",
+    sample_weight: Any = None,
+    mask: Any = None,
+) -> jax.Array: ...
+def jsd(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    beta: float = 0.5,
+    axis: int | Sequence[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: str | None = "mean",
+    sample_weight: Any = None,
+    mask: Any = None,
+) -> jax.Array: ...
+def jeffreys(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: str | None = "mean",
+    sample_weight: Any = None,
+    mask: Any = None,
 ) -> jax.Array: ...

@@ -126,7 +126,7 @@ def _is_eager(y_true, y_pred, given):
         and _is_plain(y_pred)
         and _modes().raw_repr() in _PLAIN_MODES
         and forward_ad._current_level < 0
-        and all(_is_plain(x) for x in given.values() if isinstance(x, torch.Tensor))
+        and (not given or all(_is_plain(x) for x in given.values() if isinstance(x, torch.Tensor)))
     )
 
 
@@ -141,12 +141,14 @@ def _needs_grad(x):
 
 
 def _view(x):
-    x = x.detach() if x.requires_grad else x
-    return as_array(x, "") if x.dtype is torch.bfloat16 else x.numpy()
+    """Its memory as an array. (PyTorch refuses that for what requires a gradient only where one is recorded.)"""
+    return as_array(x.detach(), "") if x.dtype is torch.bfloat16 else x.numpy()
 
 
 def _read(given):
     """The keywords with arrays for tensors."""
+    if not given:
+        return given
     return {name: _view(x) if isinstance(x, torch.Tensor) else x for name, x in given.items()}
 
 
@@ -168,9 +170,12 @@ class _Eager(torch.autograd.Function):
     def forward(ctx, y_true, y_pred, operation, given):
         ctx.save_for_backward(y_true, y_pred)
         ctx.call, ctx.dtypes = (operation, given), (y_true.dtype, y_pred.dtype)
-        value, ctx.gradients = _GRADIENTS[operation](
-            _view(y_true), _view(y_pred), wrt=_WRT[ctx.needs_input_grad[:2]], **_read(given)
+        wrt_true, wrt_pred, *_ = ctx.needs_input_grad
+        value, gradients = _GRADIENTS[operation](
+            _view(y_true), _view(y_pred), wrt=_WRT[wrt_true, wrt_pred], **_read(given)
         )
+        found = iter(gradients)
+        ctx.gradients = next(found) if wrt_true else None, next(found) if wrt_pred else None
         return _tensor(value)
 
     @staticmethod
@@ -179,11 +184,13 @@ class _Eager(torch.autograd.Function):
         if gradients is None or torch.is_grad_enabled() or not _is_plain(upstream):
             return _Eager.differentiate(ctx, upstream)
         factor = upstream.item()
-        found = [None] * 4
-        for name, gradient in zip(_WRT[ctx.needs_input_grad[:2]], gradients, strict=True):
-            i = _INPUTS.index(name)
-            found[i] = _scaled(torch.from_numpy(gradient), factor, ctx.dtypes[i])
-        return tuple(found)
+        (by_true, by_pred), dtypes = gradients, ctx.dtypes
+        return (
+            _scaled(by_true, factor, dtypes[0]),
+            _scaled(by_pred, factor, dtypes[1]),
+            None,
+            None,
+        )
 
     @staticmethod
     def differentiate(ctx, upstream):
@@ -197,6 +204,9 @@ class _Eager(torch.autograd.Function):
 
 
 def _scaled(gradient, factor, dtype):
+    if gradient is None:
+        return None
+    gradient = torch.from_numpy(gradient)
     if factor == 0:  # whatever the rows hold
         gradient.zero_()
     elif factor != 1:

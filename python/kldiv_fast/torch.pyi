@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["kl"]
+__all__ = ["generalized_kl", "jeffreys", "jsd", "kl"]
 
 def kl(
     y_true: torch.Tensor,
@@ -11,6 +11,41 @@ def kl(
     *,
     axis: int | Sequence[int] = -1,
     epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: str | None = "mean",
+    sample_weight: Any = None,
+    mask: Any = None,
+) -> torch.Tensor: ...
+def generalized_kl(
+    y_true: torch.Tensor,
+    y_pred: torch.Tensor,
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: str | None = "mean",
+    sample_weight: Any = None,
+    mask: Any = None,
+) -> torch.Tensor: ...
+def jsd(
+    y_true: torch.Tensor,
+    y_pred: torch.Tensor,
+    *,
+    beta: float = 0.5,
+    axis: int | Sequence[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
+    reduction: str | None = "mean",
+    sample_weight: Any = None,
+    mask: Any = None,
+) -> torch.Tensor: ...
+def jeffreys(
+    y_true: torch.Tensor,
+    y_pred: torch.Tensor,
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float | None = 1e-7,
+    base: float | None = None,
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
