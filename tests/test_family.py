@@ -251,7 +251,7 @@ def pair(name, gradients):
     """The function of C with nothing to fall back on, and the Python that any call may go through."""
     make = gradient_function if gradients else value_function
     fallback = make(BY_NAME[name])
-    alone = _core.function(BY_NAME[name].index, gradients, fallback.__name__, "", never)
+    alone = _core.function(BY_NAME[name].number, gradients, fallback.__name__, "", never)
     return alone, fallback
 
 

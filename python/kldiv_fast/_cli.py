@@ -249,8 +249,9 @@ def _report(value, problem, options, seconds: float) -> None:
 
 
 def _unit(base: float | None) -> str:
-    units = {None: "nats", 2: "bits"}
-    return units.get(base, f"(base {base:g})" if base is not None else "")
+    if base is None:
+        return "nats"
+    return "bits" if base == 2 else f"(base {base:g})"
 
 
 def _show(value, unit: str) -> str:

@@ -116,7 +116,7 @@ class Options(NamedTuple):
                     f"{operation.name}{called}() got an unexpected keyword argument {name!r}"
                 )
         return Options(
-            operation.index,
+            operation.number,
             check_epsilon(epsilon),
             check_beta(parameters.get("beta", 0.5)),
             scale_of_base(base),

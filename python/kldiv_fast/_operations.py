@@ -86,7 +86,7 @@ ENTRIES = {
 class Operation(NamedTuple):
     """A row of the core's table."""
 
-    index: int
+    number: int
     name: str
     parameters: tuple[str, ...]
 
@@ -315,5 +315,5 @@ def functions():
             (_GRADIENT, True, gradient_function(operation)),
         ):
             name, doc = fallback.__name__, docstring(template, operation)
-            found[name] = _core.function(operation.index, gradients, name, doc, fallback)
+            found[name] = _core.function(operation.number, gradients, name, doc, fallback)
     return found

@@ -363,7 +363,7 @@ _library.define(
 _rows_op = torch.ops.kldiv_fast.rows.default
 _rows_backward_op = torch.ops.kldiv_fast.rows_backward.default
 
-_INDICES = {row.name: row.index for row in OPERATIONS}
+_INDICES = {row.name: row.number for row in OPERATIONS}
 
 
 def _result_dtype(x):
