@@ -21,10 +21,10 @@ namespace {
 template <class Load, bool General, Wanted wanted>
 using Loops = Separable<Term, Load, General, wanted>;
 
-// Of 16-bit elements only the gradient that training wants has a function of its own.
+// Of 16-bit elements only what training wants has functions of its own: float32's do the rest (task.cpp).
 template <class Load, bool General, Wanted wanted>
 constexpr auto row_gradients() {
-    if constexpr (Load::size == 2 && (General || wanted == Wanted::both))
+    if constexpr (Load::size == 2 && wanted == Wanted::both)
         return nullptr;
     else if constexpr (wanted == Wanted::pred_alone && !Term::kPredNeedsNoSum)
         return Loops<Load, General, Wanted::pred>::row_gradients;
@@ -42,11 +42,14 @@ constexpr auto column_gradients() {
 
 template <class Load, bool General>
 constexpr Functions functions() {
-    return {Loops<Load, General, Wanted::none>::row_sums,
-            Loops<Load, General, Wanted::none>::column_sums,
-            {row_gradients<Load, General, Wanted::pred_alone>(), row_gradients<Load, General, Wanted::pred>(),
-             row_gradients<Load, General, Wanted::both>()},
-            column_gradients<Load, General>()};
+    if constexpr (Load::size == 2 && General)
+        return {};
+    else
+        return {Loops<Load, General, Wanted::none>::row_sums,
+                Loops<Load, General, Wanted::none>::column_sums,
+                {row_gradients<Load, General, Wanted::pred_alone>(), row_gradients<Load, General, Wanted::pred>(),
+                 row_gradients<Load, General, Wanted::both>()},
+                column_gradients<Load, General>()};
 }
 
 }  // namespace

@@ -43,13 +43,13 @@ struct Parameters {
 // fast), and the sums stay in the second-level cache.
 constexpr int64_t kColumns = 4096;
 
+// Each may be nullptr of a 16-bit dtype, whose elements are then widened for float32's.
 struct Functions {
     // sums[r] = the sum of row r
     void (*row_sums)(const Tile &, const Parameters &, double *sums);
     // sums[c] += the sum of column c, for at most kColumns columns
     void (*column_sums)(const Tile &, const Parameters &, double *sums);
-    // The same with gradients, by Wanted. pred_alone need not compute a sum (row_gradients writes 0 then). nullptr for most
-    // of the 16-bit dtypes', whose elements are widened for float32's function.
+    // The same with gradients, by Wanted. pred_alone need not compute a sum (row_gradients writes 0 then).
     void (*row_gradients[kWanted])(const Tile &, const Parameters &, const GradientTile &, double *sums);
     // Reads factors in whole vectors: 64 bytes more than there are columns.
     void (*column_gradients)(const Tile &, const Parameters &, const GradientTile &, double *sums);

@@ -183,10 +183,11 @@ kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const v
         return kldiv_flat(&actual, dtype, y_true, y_pred, n, total);
     }
     const PlainArithmetic plain;
-    if (n <= kSmallBlock) {  // one task of one row
+    const auto row_sums = choose_functions(*options, dtype).row_sums;
+    if (n <= kSmallBlock && row_sums != nullptr) {  // one task of one row
         const Tile tile = {
             static_cast<const char *>(y_true), static_cast<const char *>(y_pred), 0, 0, 1, n, nullptr, 0};
-        choose_functions(*options, dtype).row_sums(tile, choose_parameters(*options), total);
+        row_sums(tile, choose_parameters(*options), total);
         *total *= options->scale;
         return KLDIV_OK;
     }

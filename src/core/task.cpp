@@ -109,7 +109,7 @@ void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, con
     one(KLDIV_GRAD_Y_PRED, work.scratch->p);
 }
 
-// ---- 16-bit elements whose gradients are computed by float32's functions: a part of a tile at a time is widened ----
+// ---- 16-bit elements that have no function of their own: a part of a tile at a time is widened for float32's ----
 
 // run(part, its gradients, first row, first column) for parts of at most so many rows and columns.
 template <class Run>
@@ -143,36 +143,43 @@ void widen(const Plan &plan, const Tile &tile, const GradientTile &out, int64_t 
 }
 
 const void *factors_from(const void *factors, int64_t first, const Plan &plan) {
-    return static_cast<const char *>(factors) + first * item_size(plan.work_dtype());
+    return factors == nullptr ? nullptr : static_cast<const char *>(factors) + first * item_size(plan.work_dtype());
 }
 
 // sums[r] = the sum of row r, and its gradients. A part is at most a segment long, so that sums keep their bits.
 void sum_rows(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
-    if (!plan.gradients()) return plan.functions.row_sums(tile, plan.parameters, sums);
-    const int wanted = static_cast<int>(plan.wanted);
-    if (plan.functions.row_gradients[wanted] != nullptr)
-        return plan.functions.row_gradients[wanted](tile, plan.parameters, out, sums);
-    const auto run = choose_functions(plan.options, KLDIV_FLOAT32).row_gradients[wanted];
-    const int64_t cols = std::min(tile.cols, kSegment);
+    const auto sums_of = [](const Functions &functions) { return functions.row_sums; };
+    const auto gradients_of = [&](const Functions &functions) {
+        return functions.row_gradients[static_cast<int>(plan.wanted)];
+    };
+    if (!plan.gradients() && sums_of(plan.functions) != nullptr)
+        return sums_of(plan.functions)(tile, plan.parameters, sums);
+    if (plan.gradients() && gradients_of(plan.functions) != nullptr)
+        return gradients_of(plan.functions)(tile, plan.parameters, out, sums);
+    const Functions &wide = choose_functions(plan.options, KLDIV_FLOAT32);
+    const int64_t cols = std::min(tile.cols, kSegment), rows = std::min(kLargestTile / cols, kGroupRows);
     std::fill_n(sums, tile.rows, 0.0);
-    widen(plan, tile, out, kLargestTile / cols, cols, work, [&](const Tile &part, GradientTile to, int64_t r, int64_t) {
+    widen(plan, tile, out, rows, cols, work, [&](const Tile &part, GradientTile to, int64_t r, int64_t) {
         double some[kGroupRows];
         to.factors = factors_from(out.factors, r, plan);
-        run(part, plan.parameters, to, some);
+        plan.gradients() ? gradients_of(wide)(part, plan.parameters, to, some)
+                         : sums_of(wide)(part, plan.parameters, some);
         for (int64_t i = 0; i < part.rows; ++i) sums[r + i] += some[i];
     });
 }
 
 // sums[c] += the sum of column c. A part ends where a column's sum leaves the terms' format.
 void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, double *sums, Workspace &work) {
-    if (!plan.gradients()) return plan.functions.column_sums(tile, plan.parameters, sums);
-    if (plan.functions.column_gradients != nullptr)
+    if (!plan.gradients() && plan.functions.column_sums != nullptr)
+        return plan.functions.column_sums(tile, plan.parameters, sums);
+    if (plan.gradients() && plan.functions.column_gradients != nullptr)
         return plan.functions.column_gradients(tile, plan.parameters, out, sums);
-    const auto run = choose_functions(plan.options, KLDIV_FLOAT32).column_gradients;
+    const Functions &wide = choose_functions(plan.options, KLDIV_FLOAT32);
     widen(plan, tile, out, kRowsInTerms, kLargestTile / kRowsInTerms, work,
           [&](const Tile &part, GradientTile to, int64_t, int64_t c) {
               to.factors = factors_from(out.factors, c, plan);
-              run(part, plan.parameters, to, sums + c);
+              plan.gradients() ? wide.column_gradients(part, plan.parameters, to, sums + c)
+                               : wide.column_sums(part, plan.parameters, sums + c);
           });
 }
 
