@@ -60,6 +60,11 @@ bool is_one_tile(const kldiv_problem &problem) {
            (has_gradients(problem) ? follow_inputs(problem) : keeps_rows(problem));
 }
 
+// 16-bit elements may have to be widened, which takes a plan; their gradients always do.
+bool has_function(const kldiv_problem &problem, const Functions &functions) {
+    return has_gradients(problem) || functions.row_sums != nullptr;
+}
+
 Wanted wanted_of(const kldiv_problem &problem, bool values) {
     if (has(problem, KLDIV_GRAD_Y_TRUE)) return Wanted::both;
     return values ? Wanted::pred : Wanted::pred_alone;
@@ -73,7 +78,7 @@ bool run_one_tile(const kldiv_problem &problem, double *total) {
     const kldiv_options &options = problem.options;
     const kldiv_dtype dtype = problem.operands[KLDIV_Y_TRUE].dtype;
     const Functions &functions = choose_functions(options, dtype);
-    if (functions.row_sums == nullptr) return false;  // elements that are widened first
+    if (!has_function(problem, functions)) return false;
     Group group;
     for (int k = 0; k < KLDIV_OPERANDS; ++k) group.at.at[k] = static_cast<char *>(problem.operands[k].data);
     // All rows of a plain sum are one.

@@ -59,7 +59,7 @@ struct Vec16 {
     static Mask equal(Vec16 a, Vec16 b) { return a.v == b.v; }
     // Neither equal nor NaN.
     static Mask differ(Vec16 a, Vec16 b) { return (a.v < b.v) | (a.v > b.v); }
-    static Mask unordered(Vec16 a, Vec16 b) { return (a.v != a.v) | (b.v != b.v); }
+    static Mask unordered(Vec16 a, Vec16 b) { return ~(ordered(a) & ordered(b)); }
     static Mask both(Mask a, Mask b) { return a & b; }
     static Vec16 select(Mask m, Vec16 a, Vec16 b) { return {m ? a.v : b.v}; }
 
@@ -87,6 +87,9 @@ struct Vec16 {
     }
 
 private:
+    // Not NaN: on one side of 0, or 0.
+    static Mask ordered(Vec16 a) { return (a.v <= Values{}) | (a.v >= Values{}); }
+
     template <class To, class From>
     static To reinterpret(From x) {
         To r;
