@@ -1,7 +1,7 @@
-"""Write python/kldiv_fast/__init__.pyi: the functions of every operation of the table, with their types.
+"""Write python/kldiv_fast/__init__.pyi, torch.pyi and jax.pyi: the functions of every operation of the table, typed.
 
-python tools/stubs.py            write it
-python tools/stubs.py --check    fail if it is not what would be written
+python tools/stubs.py            write them
+python tools/stubs.py --check    fail if they are not what would be written
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kldiv_fast._operations import OPERATIONS
 
-STUBS = Path(__file__).parents[1] / "python" / "kldiv_fast" / "__init__.pyi"
+PACKAGE = Path(__file__).parents[1] / "python" / "kldiv_fast"
 
 HEAD = """\
 # Written by tools/stubs.py.
@@ -58,6 +58,21 @@ def show_runtime(mode: Literal["stdout"] = "stdout") -> None: ...
 @overload
 def show_runtime(mode: Literal["dicts"]) -> dict[str, Any]: ...
 """
+
+ADAPTER = """\
+# Written by tools/stubs.py.
+from collections.abc import Sequence
+from typing import Any
+
+import {library}
+
+__all__ = [
+{names}
+]
+
+"""
+# library, its inputs, what it returns
+ADAPTERS = (("torch", "torch.Tensor", "torch.Tensor"), ("jax", "Any", "jax.Array"))
 
 # The types of a table's parameters.
 PARAMETERS = {"beta": "float = 0.5"}
@@ -109,22 +124,49 @@ def functions(operation):
         yield overloaded(f"{operation.name}_value_and_grad", parameters, arguments, result)
 
 
-def stubs():
+def package():
     import kldiv_fast
 
-    names = "\n".join(f'    "{name}",' for name in sorted(kldiv_fast.__all__))
     return (
-        HEAD.format(names=names)
+        HEAD.format(names=names_of(kldiv_fast.__all__))
         + "".join("".join(functions(operation)) for operation in OPERATIONS)
         + TAIL
     )
 
 
+def adapter(library, array, result):
+    names = names_of(operation.name for operation in OPERATIONS)
+    found = [ADAPTER.format(library=library, names=names)]
+    for operation in OPERATIONS:
+        arguments = [
+            f"y_true: {array}",
+            f"y_pred: {array}",
+            "*",
+            *(f"{name}: {PARAMETERS[name]}" for name in operation.parameters),
+            "axis: int | Sequence[int] = -1",
+            "epsilon: float | None = 1e-7",
+            "base: float | None = None",
+            'reduction: str | None = "mean"',
+            "sample_weight: Any = None",
+            "mask: Any = None",
+        ]
+        lines = "".join(f"    {argument},\n" for argument in arguments)
+        found.append(f"def {operation.name}(\n{lines}) -> {result}: ...\n")
+    return "".join(found)
+
+
+def names_of(functions):
+    return "\n".join(f'    "{name}",' for name in sorted(functions))
+
+
 def main():
-    if "--check" not in sys.argv[1:]:
-        STUBS.write_text(stubs())
-    elif STUBS.read_text() != stubs():
-        sys.exit(f"{STUBS} is not what tools/stubs.py writes: run it")
+    stubs = {"__init__": package()} | {given[0]: adapter(*given) for given in ADAPTERS}
+    for name, text in stubs.items():
+        path = PACKAGE / f"{name}.pyi"
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text)
+        elif path.read_text() != text:
+            sys.exit(f"{path} is not what tools/stubs.py writes: run it")
 
 
 if __name__ == "__main__":

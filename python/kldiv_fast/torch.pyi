@@ -1,9 +1,15 @@
+# Written by tools/stubs.py.
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["generalized_kl", "jeffreys", "jsd", "kl"]
+__all__ = [
+    "generalized_kl",
+    "jeffreys",
+    "jsd",
+    "kl",
+]
 
 def kl(
     y_true: torch.Tensor,
