@@ -68,6 +68,8 @@ bool takes(kldiv_operation operation, bool has_gradients, Argument name) {
 bool Function::prepare(kldiv_operation its_operation, bool gradients, PyObject *its_fallback) {
     operation = its_operation;
     has_gradients = gradients;
+    defaults = kldiv_options KLDIV_DEFAULTS;
+    defaults.operation = its_operation;
     fallback = Py_NewRef(its_fallback);
     float32 = arrays::Numpy::get().PyArray_DescrFromType_(arrays::Numpy::NPY_FLOAT_);
     float64 = arrays::Numpy::get().PyArray_DescrFromType_(arrays::Numpy::NPY_DOUBLE_);
@@ -96,7 +98,6 @@ bool read_arguments(const Function &function, PyObject *const *args, Py_ssize_t 
     if (positional > 2) return false;
     for (Py_ssize_t i = 0; i < positional; ++i) arguments.values[i] = args[i];
     const Py_ssize_t count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
-    arguments.bare = count == 0;
     for (Py_ssize_t i = 0; i < count; ++i) {
         // Names are interned wherever a call is written out, and compared as pointers.
         PyObject *name = PyTuple_GET_ITEM(keywords, i);

@@ -32,6 +32,7 @@ enum class Reduction { kMean, kSum, kNone, kBatchMean, kMeanWithWeights };
 struct Function {
     kldiv_operation operation;
     bool has_gradients;
+    kldiv_options defaults;       // of a call that names none
     PyObject *names[kArguments];  // interned; nullptr: not an argument of this function
     PyObject *reductions[6];      // interned, in the order of kReductions
     PyObject *float32, *float64;  // NumPy's dtypes
@@ -47,7 +48,6 @@ struct Function {
 // The arguments by name; nullptr: not given. All are borrowed.
 struct Arguments {
     PyObject *values[kArguments] = {};
-    bool bare = true;  // nothing but the two arrays: every option is the default
 
     PyObject *operator[](Argument name) const { return values[name]; }
     // Whether something other than None was given.

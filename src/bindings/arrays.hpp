@@ -116,7 +116,7 @@ inline PyObject *empty(PyObject *descr, int ndim, const Py_intptr_t *shape, cons
 // np.empty_like: of the same shape, its axes one within the other as in `like`.
 inline PyObject *empty_like(const Fields &like, PyObject *descr, int64_t item_size) {
     if (has_flags(like, Numpy::NPY_ARRAY_C_CONTIGUOUS_)) return empty(descr, like.nd, like.dimensions);
-    int order[kMaxAxes];  // the axes, the outermost first
+    int order[kMaxAxes] = {};  // the axes, the outermost first
     const auto size = [&](int axis) { return like.strides[axis] < 0 ? -like.strides[axis] : like.strides[axis]; };
     for (int i = 0; i < like.nd; ++i) {
         int at = i;

@@ -21,7 +21,9 @@ kldiv_status call_core(kldiv_options &options, int64_t elements, const Call &cal
     const auto polled = [&](CorePoll poll, void *poll_data) {
         options.poll = poll;
         options.poll_data = poll_data;
-        return guarded();
+        const kldiv_status status = guarded();
+        options.poll_data = nullptr;
+        return status;
     };
     return without_gil(polled, progress);
 }

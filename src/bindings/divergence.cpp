@@ -89,15 +89,36 @@ bool read_inputs(Call &call) {
     return true;
 }
 
-PyObject *scalar(const Call &call, double value) {
+PyObject *scalar(const Function &function, kldiv_dtype dtype, double value) {
     const Numpy &numpy = Numpy::get();
-    if (call.result == KLDIV_FLOAT64) return numpy.PyArray_Scalar_(&value, call.function.float64, nullptr);
+    if (dtype == KLDIV_FLOAT64) return numpy.PyArray_Scalar_(&value, function.float64, nullptr);
     float narrow = static_cast<float>(value);
-    return numpy.PyArray_Scalar_(&narrow, call.function.float32, nullptr);
+    return numpy.PyArray_Scalar_(&narrow, function.float32, nullptr);
 }
 
 // The exception that a status stands for; nullptr, for the caller to return.
 PyObject *raise(kldiv_status status) { return status == KLDIV_NO_MEMORY ? PyErr_NoMemory() : nullptr; }
+
+// ---- Two arrays and not a word more ----
+
+// What hot loops call: small, contiguous, of one shape, and by the descriptor itself float32 or float64. Nothing else is
+// read, not even what else there might be to read.
+PyObject *answer_bare(const Function &function, PyObject *const *args) {
+    constexpr int flags = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
+    if (!arrays::is_array(args[0]) || !arrays::is_array(args[1])) return nullptr;
+    const Fields &t = arrays::fields(args[0]), &p = arrays::fields(args[1]);
+    const bool wide = t.descr == function.float64;
+    if (t.descr != p.descr || (!wide && t.descr != function.float32) || t.nd == 0) return nullptr;
+    if (!arrays::has_flags(t, flags) || !arrays::has_flags(p, flags) || !arrays::has_shape_of(t, p)) return nullptr;
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < t.nd; ++i) rows *= t.dimensions[i];
+    const int64_t n = rows * t.dimensions[t.nd - 1];
+    if (n == 0 || n >= kReleaseGil) return nullptr;
+    const kldiv_dtype dtype = wide ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
+    double total = 0;
+    kldiv_flat(&function.defaults, dtype, t.data, p.data, n, &total);  // so few take no memory
+    return scalar(function, dtype, total / static_cast<double>(rows));
+}
 
 // ---- The plainest call ----
 
@@ -109,8 +130,7 @@ bool lie_alike(const Fields &a, const Fields &b) {
 // A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither.
 bool wants_a_plain_sum(const Call &call) {
     const Arguments &arguments = call.arguments;
-    return arguments.bare ||
-           (!call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut));
+    return !call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut);
 }
 
 bool is_plain(const Call &call) {
@@ -134,8 +154,8 @@ int64_t plain_divisor(const Call &call, uint64_t classes) {
 
 PyObject *run_plain(Call &call, int64_t n) {
     const int ndim = call.inputs[0]->nd;
-    uint64_t classes = uint64_t{1} << (ndim - 1);
-    if (!call.arguments.bare && !read_axes(call.arguments[kAxis], ndim, classes)) return nullptr;
+    uint64_t classes = 0;
+    if (!read_axes(call.arguments[kAxis], ndim, classes)) return nullptr;
     double total = 0;
     kldiv_options &options = call.problem.options;
     const kldiv_operand *operands = call.problem.operands;
@@ -143,7 +163,7 @@ PyObject *run_plain(Call &call, int64_t n) {
         return kldiv_flat(&options, operands[0].dtype, operands[0].data, operands[1].data, n, &total);
     });
     if (status != KLDIV_OK) return raise(status);
-    return scalar(call, total / static_cast<double>(plain_divisor(call, classes)));
+    return scalar(call.function, call.result, total / static_cast<double>(plain_divisor(call, classes)));
 }
 
 // ---- The loop nest ----
@@ -502,18 +522,18 @@ PyObject *run_arranged(Call &call, const Normaliser &normaliser, Results &result
     py::object value = results.rows;
     if (!value) {
         const double row = is_wide ? wide_row : static_cast<double>(narrow_row);
-        value = py::reinterpret_steal<py::object>(scalar(call, call.wants_rows() ? row : normaliser.mean(total)));
+        value = py::reinterpret_steal<py::object>(
+            scalar(call.function, call.result, call.wants_rows() ? row : normaliser.mean(total)));
     }
     return value ? as_result(call, results, std::move(value)) : nullptr;
 }
 
 // The result; nullptr without an exception where the call is not ours, with one where it failed.
 PyObject *answer(Call &call) {
-    call.problem.options = kldiv_options KLDIV_DEFAULTS;
-    call.problem.options.operation = call.function.operation;
+    call.problem.options = call.function.defaults;
     if (!read_inputs(call)) return nullptr;
-    if (!call.arguments.bare && (!read_options(call.arguments, call.problem.options) ||
-                                 !read_reduction(call.function, call.arguments, call.reduction)))
+    if (!read_options(call.arguments, call.problem.options) ||
+        !read_reduction(call.function, call.arguments, call.reduction))
         return nullptr;
     if (is_plain(call)) {
         int64_t n = 1;
@@ -537,6 +557,9 @@ PyObject *answer(Call &call) {
 // a function that lets nothing through: at the interpreter's end Python unwinds the stack of a thread that runs its code.
 PyObject *divergence(PyObject *self, PyObject *const *args, Py_ssize_t positional, PyObject *keywords) {
     const Function &function = *static_cast<const Function *>(PyModule_GetState(self));
+    if (positional == 2 && keywords == nullptr && !function.has_gradients)
+        if (PyObject *result = answer_bare(function, args); result != nullptr || PyErr_Occurred() != nullptr)
+            return result;
     {
         Call call(function);
         if (read_arguments(function, args, positional, keywords, call.arguments))

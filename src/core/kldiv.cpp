@@ -34,10 +34,9 @@ kldiv_status run_on(Plan &plan, int threads, int64_t tasks, Poll &poll, Job::Run
 
 kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total) {
     const int64_t tasks = ceil_div(plan.groups, plan.groups_per_task);
-    double alone = 0;
     const std::unique_ptr<double[]> partials = tasks == 1 ? nullptr : allocate<double>(tasks);
     if (tasks > 1 && !partials) return KLDIV_NO_MEMORY;
-    plan.partial = tasks == 1 ? &alone : partials.get();
+    plan.partial = tasks == 1 ? &plan.alone : partials.get();
     const int threads = choose_threads(requested, plan.elements(), tasks);
     const kldiv_status status = run_on(plan, threads, tasks, poll, run_groups);
     if (status != KLDIV_OK) return status;

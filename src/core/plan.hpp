@@ -51,9 +51,10 @@ struct Plan {
     int64_t tile_rows, tile_cols;  // of what is packed or staged
     int64_t group_rows, groups_per_axis, groups;
     int64_t piece_length, pieces_per_run, runs_per_piece, pieces;
-    int64_t groups_per_task;  // with one piece
-    int64_t first_group = 0;  // with several
-    double *partial = nullptr;
+    int64_t groups_per_task;            // with one piece
+    int64_t first_group = 0;            // with several
+    double *partial = nullptr;          // what each task leaves
+    double alone = 0;                   // its place where there is one task
     struct Scratch *scratch = nullptr;  // one for each worker, if the plan needs any
 
     // The nests' axes stay unset: see nest.hpp.
