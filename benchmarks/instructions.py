@@ -3,7 +3,7 @@
 python benchmarks/instructions.py            compare with instructions.json, fail beyond 3 %
 python benchmarks/instructions.py --update   write instructions.json
 
-Counted are the kernels that valgrind can run (it knows no AVX-512) and one 2x2 call from Python. Counts depend on the
+Counted are the kernels that valgrind can run (it knows no AVX-512) and each kind of call from Python, at 2x2. Counts depend on the
 compiler, so the file names it, and another compiler's build is only printed.
 """
 
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from calls import CALLS
 
 HERE = Path(__file__).parent
 TABLE = HERE / "instructions.json"
@@ -30,14 +32,7 @@ OPERATIONS = {
     "narrow rows' gradient": "narrow-gradient",
 }
 REPEATS = 20
-CALLS = 50_000
-
-SMALL_CALL = """
-import sys, numpy as np
-from kldiv_fast import kl
-t, p = np.full((2, 2, 2), 0.5, np.float32)
-for _ in range(int(sys.argv[1])): kl(t, p)
-"""
+REPEATED = 50_000
 
 
 def run(*command):
@@ -77,8 +72,9 @@ def measure():
                     command = [driver, argument, isa, str(code)]
                     per_call = more(command, 1, 1 + REPEATS)
                     counts[f"{isa} {operation} {dtype}"] = round(per_call / ELEMENTS, 3)
-    small = more([sys.executable, "-c", SMALL_CALL], 100, 100 + CALLS)
-    counts["2x2 call"] = round(small)
+    for name in CALLS:
+        command = [sys.executable, str(HERE / "calls.py"), name]
+        counts[f"2x2 call, {name}"] = round(more(command, 100, 100 + REPEATED))
     return {"compiler": compiler, "instructions": counts}
 
 

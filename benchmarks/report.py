@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import calls
 import executors as side_by_side
 import kldiv_fast
 import ml_dtypes
@@ -367,8 +368,6 @@ def latency(seconds):
         "kl(t, p)": lambda: kl(t, p),
         'kl(t, p, reduction="sum", axis=-1)': lambda: kl(t, p, reduction="sum", axis=-1),
         "numkong.kullbackleibler(row, row)": lambda: kullbackleibler(row_t, row_p),
-        'kl(t, p, reduction="none")': lambda: kl(t, p, reduction="none"),
-        "kl(t, p, sample_weight=...)": lambda: kl(t, p, sample_weight=row_t),
     }
     medians = interleaved_medians(functions, seconds)
     other = medians["numkong.kullbackleibler(row, row)"]
@@ -381,7 +380,18 @@ def latency(seconds):
             2,
         ),
     ]
-    return ["## One small call", "", *table(["2x2 float32", "ns"], rows)], targets
+    kinds = []
+    for name, ns, small, most_small, large_us, large, most_large in calls.table(seconds):
+        kinds.append([name, f"{ns:.0f}", f"{small:.2f}", f"{large_us:.3g}", f"{large:.2f}"])
+        for shape, multiple, most in (("2x2", small, most_small), ("512x46", large, most_large)):
+            if most is not None and name != "mean":
+                targets.append(Target(f"{shape} {name}, times the mean", multiple, most))
+    lines = ["## One small call", "", *table(["2x2 float32", "ns"], rows), ""]
+    lines += ["Every kind of call, float32, and how many times the plain mean of the same run:", ""]
+    return [
+        *lines,
+        *table(["call", "2x2, ns", "times", "512x46, us", "times"], kinds),
+    ], targets
 
 
 # ---- gradients ----
