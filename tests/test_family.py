@@ -155,35 +155,39 @@ def test_where_scipy_fails(isa, name):
 # ---- zeros, as SciPy has them ----
 
 
-def scipys(name, t, p):
-    with np.errstate(all="ignore"):
-        if name == "jsd":
-            m = (t + p) / 2
-            return (scipy.special.rel_entr(t, m) + scipy.special.rel_entr(p, m)) / 2
-        return {
-            "kl": scipy.special.rel_entr,
-            "generalized_kl": scipy.special.kl_div,
-            "jeffreys": lambda t, p: scipy.special.rel_entr(t, p) + scipy.special.rel_entr(p, t),
-        }[name](t, p)
+def half_of_both(t, p):
+    m = (t + p) / 2
+    return (scipy.special.rel_entr(t, m) + scipy.special.rel_entr(p, m)) / 2
 
 
-@each_operation
+SCIPYS = {
+    "kl": scipy.special.rel_entr,
+    "generalized_kl": scipy.special.kl_div,
+    "jsd": half_of_both,
+    "jeffreys": lambda t, p: scipy.special.rel_entr(t, p) + scipy.special.rel_entr(p, t),
+}
+
+
+@pytest.mark.parametrize("name", SCIPYS)
 @each_dtype
 def test_no_clip_has_scipys_meaning_of_zeros(isa, name, dtype):
     values = [0.0, -0.0, 1e-30, 0.25, 0.5, 1, 2, 1e30, -1, np.nan]
     t, p = (x.reshape(-1, 1) for x in np.meshgrid(*[np.array(values, dtype)] * 2))
     ours = value_of(name)(t, p, epsilon=None, reduction="none")
-    theirs = scipys(name, t.astype(np.longdouble).astype(np.float64), p.astype(np.float64))[:, 0]
+    with np.errstate(all="ignore"):
+        theirs = SCIPYS[name](t.astype(np.float64), p.astype(np.float64))[:, 0]
     np.testing.assert_allclose(ours, theirs, rtol=8 * np.finfo(dtype).eps, atol=1e-37)
 
 
-@each_operation
+@pytest.mark.parametrize("name", SCIPYS)
 def test_no_clip_of_rows_with_zeros(isa, rng, name):
     t, p = distributions(rng, (8, 100), np.float64), distributions(rng, (8, 100), np.float64)
     t[:, ::7] = 0
     p[:, ::14] = 0
     ours = value_of(name)(t, p, epsilon=None, reduction="none")
-    np.testing.assert_allclose(ours, scipys(name, t, p).sum(-1), rtol=1e-13)
+    with np.errstate(all="ignore"):
+        theirs = SCIPYS[name](t, p).sum(-1)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
 
 
 # ---- jsd's beta ----
