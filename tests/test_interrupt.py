@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from kldiv_fast import _core
 
-DELAY = 0.2  # seconds until the signal: the core is at work
-LONG, SHORT = 10 * DELAY, 3 * DELAY  # seconds of a call, on one thread of the slowest ISA
+DELAY = 0.1  # seconds until the signal: the core is at work
+LONG, SHORT = 15 * DELAY, 3 * DELAY  # seconds of a call, on one thread of the slowest ISA
 
 
 @contextlib.contextmanager
