@@ -109,13 +109,18 @@ inline VecF32::Bits load_4_halves(const char *src, int n, uint16_t one) {
     return VecF32::Bits{h[0], h[1], h[2], h[3]};
 }
 
-// See float16_to_float.
+// Normal ones by their exponent, 112 more in a float's field; subnormal ones by their integer: multiplying what would be
+// subnormal floats, as float16_to_float does, costs a processor some 150 cycles for each.
 inline VecF32 load_float16(const char *src, int n) {
-    const VecF32::Bits h = load_4_halves(src, n, 0x3c00), magnitude = h & 0x7fffu;
-    const VecF32 x = VecF32::mul(VecF32::from_bits(magnitude << 13), VecF32::splat(0x1p112f));
-    const VecF32 infinity = VecF32::from_bits(VecF32::bits(x) | 0x7f800000u);
-    const VecF32 value = VecF32::select(VecF32::less(x, VecF32::splat(0x1p16f)), x, infinity);
-    return VecF32::from_bits(VecF32::bits(value) | ((h & 0x8000u) << 16));
+    typedef int32_t Signed __attribute__((vector_size(16)));
+    const VecF32::Bits h = load_4_halves(src, n, 0x3c00);
+    const Signed magnitude = reinterpret_cast<Signed>(h & 0x7fffu);
+    const Signed normal = (magnitude << 13) + (112 << 23);
+    const Signed subnormal = reinterpret_cast<Signed>(__builtin_convertvector(magnitude, VecF32::Values) * 0x1p-24f);
+    const Signed infinity = normal | 0x7f800000;  // or NaN
+    const Signed finite = magnitude < 0x400 ? subnormal : normal;
+    const Signed value = magnitude < 0x7c00 ? finite : infinity;
+    return VecF32::from_bits(reinterpret_cast<VecF32::Bits>(value) | ((h & 0x8000u) << 16));
 }
 
 inline VecF32 load_bfloat16(const char *src, int n) { return VecF32::from_bits(load_4_halves(src, n, 0x3f80) << 16); }
