@@ -87,10 +87,8 @@ kldiv_problem without(kldiv_problem problem, std::initializer_list<kldiv_role> r
     return problem;
 }
 
-bool is_wanted(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
-
 kldiv_status run_once(const kldiv_problem &problem, double *total) {
-    Plan plan = make_plan(problem, is_wanted(problem, KLDIV_OUT) || total != nullptr);
+    Plan plan = make_plan(problem, has(problem, KLDIV_OUT) || total != nullptr);
     return run_plan(plan, total);
 }
 
@@ -98,16 +96,15 @@ kldiv_status run_gradient(const kldiv_problem &problem) { return run_once(proble
 
 kldiv_status run_passes(const kldiv_problem &problem, double *total) {
     if (run_one_tile(problem, total)) return KLDIV_OK;
-    if (!is_wanted(problem, KLDIV_GRAD_Y_TRUE) && !is_wanted(problem, KLDIV_GRAD_Y_PRED))
-        return run_once(problem, total);
-    const bool values = is_wanted(problem, KLDIV_OUT) || total != nullptr;
+    if (!has_gradients(problem)) return run_once(problem, total);
+    const bool values = has(problem, KLDIV_OUT) || total != nullptr;
     const bool sums = is_summed(problem, KLDIV_GRAD_Y_TRUE) || is_summed(problem, KLDIV_GRAD_Y_PRED);
     if (!sums && (!values || gradients_follow_inputs(problem))) return run_once(problem, total);
     kldiv_status status = KLDIV_OK;
     if (values) status = run_once(without(problem, {KLDIV_UPSTREAM, KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}), total);
     if (status == KLDIV_OK && !sums) return run_gradient(without(problem, {KLDIV_OUT}));
-    for (const kldiv_role grad : {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}) {
-        if (status != KLDIV_OK || !is_wanted(problem, grad)) continue;
+    for (const kldiv_role grad : kGradients) {
+        if (status != KLDIV_OK || !has(problem, grad)) continue;
         const kldiv_role other = grad == KLDIV_GRAD_Y_TRUE ? KLDIV_GRAD_Y_PRED : KLDIV_GRAD_Y_TRUE;
         const kldiv_problem alone = without(problem, {KLDIV_OUT, other});
         status = is_summed(problem, grad) ? sum_gradient(alone, grad, run_gradient) : run_gradient(alone);
@@ -119,7 +116,7 @@ kldiv_status run_passes(const kldiv_problem &problem, double *total) {
 
 // No classes: every row is the empty sum.
 void write_zeros(const kldiv_problem &problem, int ndim, kldiv_role role) {
-    if (!is_wanted(problem, role)) return;
+    if (!has(problem, role)) return;
     Nest nest;
     for (int i = 0; i < ndim; ++i) nest.push(relevant(problem.axes[i], problem.operands));
     const int64_t size = item_size(problem.operands[role].dtype);

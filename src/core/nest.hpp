@@ -1,4 +1,4 @@
-// Loop nests over strided operands, and the cursors that walk them. Included by plan.hpp.
+// A problem's operands, loop nests over them, and the cursors that walk those. Included by plan.hpp and passes.cpp.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -9,6 +9,30 @@
 namespace kldiv {
 
 constexpr kldiv_axis kSingle = {1, {}};
+constexpr kldiv_role kInputs[] = {KLDIV_Y_TRUE, KLDIV_Y_PRED};
+constexpr kldiv_role kGradients[] = {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED};
+
+// ---- What there is ----
+
+inline bool has(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
+
+inline bool has_gradients(const kldiv_problem &problem) {
+    return has(problem, KLDIV_GRAD_Y_TRUE) || has(problem, KLDIV_GRAD_Y_PRED);
+}
+
+// To a sum over everything rows mean nothing.
+inline bool keeps_rows(const kldiv_problem &problem) {
+    return has(problem, KLDIV_OUT) || has(problem, KLDIV_WEIGHT) || has(problem, KLDIV_MASK);
+}
+
+// Whether all rows' gradients have one factor, as far as `upstream` goes.
+inline bool has_one_upstream(const kldiv_problem &problem) {
+    return !has(problem, KLDIV_UPSTREAM) ||
+           std::all_of(problem.axes, problem.axes + problem.batch_ndim,
+                       [](const kldiv_axis &axis) { return axis.strides[KLDIV_UPSTREAM] == 0 || axis.extent == 1; });
+}
+
+// ---- Nests and cursors ----
 
 struct Nest {
     kldiv_axis axes[KLDIV_MAX_AXES];

@@ -8,20 +8,6 @@
 namespace kldiv {
 namespace {
 
-constexpr kldiv_role kInputs[] = {KLDIV_Y_TRUE, KLDIV_Y_PRED};
-constexpr kldiv_role kGradients[] = {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED};
-
-bool has(const kldiv_problem &problem, kldiv_role role) { return problem.operands[role].data != nullptr; }
-
-// To a sum over everything rows mean nothing.
-bool keeps_rows(const kldiv_problem &problem) {
-    return has(problem, KLDIV_OUT) || has(problem, KLDIV_WEIGHT) || has(problem, KLDIV_MASK);
-}
-
-bool has_gradients(const kldiv_problem &problem) {
-    return has(problem, KLDIV_GRAD_Y_TRUE) || has(problem, KLDIV_GRAD_Y_PRED);
-}
-
 bool is_small(const kldiv_problem &problem) {
     if (problem.batch_ndim != 1 || problem.class_ndim != 1) return false;
     const int64_t rows = problem.axes[0].extent;
@@ -52,7 +38,7 @@ bool follow_inputs(const kldiv_problem &problem) {
         if (!is_gapless(problem, input)) return false;
     for (const kldiv_role grad : kGradients)
         if (has(problem, grad) && (problem.operands[grad].dtype != dtype || !is_gapless(problem, grad))) return false;
-    return keeps_rows(problem) || !has(problem, KLDIV_UPSTREAM) || problem.axes[0].strides[KLDIV_UPSTREAM] == 0;
+    return keeps_rows(problem) || has_one_upstream(problem);
 }
 
 bool is_one_tile(const kldiv_problem &problem) {
@@ -63,11 +49,6 @@ bool is_one_tile(const kldiv_problem &problem) {
 // 16-bit elements may have to be widened, which takes a plan; their gradients always do.
 bool has_function(const kldiv_problem &problem, const Functions &functions) {
     return has_gradients(problem) || functions.row_sums != nullptr;
-}
-
-Wanted wanted_of(const kldiv_problem &problem, bool values) {
-    if (has(problem, KLDIV_GRAD_Y_TRUE)) return Wanted::both;
-    return values ? Wanted::pred : Wanted::pred_alone;
 }
 
 }  // namespace
@@ -100,8 +81,8 @@ bool run_one_tile(const kldiv_problem &problem, double *total) {
         read_factors(beside, group, dtype, sums, factors);
         const GradientTile gradients = {at(KLDIV_GRAD_Y_TRUE), at(KLDIV_GRAD_Y_PRED), rows.strides[KLDIV_GRAD_Y_TRUE],
                                         rows.strides[KLDIV_GRAD_Y_PRED], factors};
-        functions.row_gradients[static_cast<int>(wanted_of(problem, values))](tile, choose_parameters(options),
-                                                                              gradients, sums);
+        functions.row_gradients[static_cast<int>(choose_wanted(problem, values))](tile, choose_parameters(options),
+                                                                                  gradients, sums);
     } else {
         functions.row_sums(tile, choose_parameters(options), sums);
     }

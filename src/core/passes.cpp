@@ -15,9 +15,6 @@ namespace {
 constexpr int64_t kSummed = int64_t{1} << 18;  // elements of a gradient that are computed before they are added up
 constexpr int64_t kSums = int64_t{1} << 16;    // sums kept at a time
 
-constexpr kldiv_role kInputs[] = {KLDIV_Y_TRUE, KLDIV_Y_PRED};
-constexpr kldiv_role kGradients[] = {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED};
-
 // ---- Layouts ----
 
 // Along an axis that the inputs go backwards along, a plan goes forwards.
@@ -29,26 +26,17 @@ kldiv_axis forwards(kldiv_axis axis) {
 
 // operand k moves from element to element, or there is none.
 bool is_dense(const kldiv_problem &problem, const kldiv_axis &axis, kldiv_role k) {
-    return problem.operands[k].data == nullptr || axis.strides[k] == item_size(problem.operands[k].dtype);
+    return !has(problem, k) || axis.strides[k] == item_size(problem.operands[k].dtype);
 }
 
 bool goes_on(const kldiv_problem &problem, const kldiv_axis &outer, const kldiv_axis &inner, kldiv_role k) {
-    return problem.operands[k].data == nullptr || continues(outer, inner, k);
+    return !has(problem, k) || continues(outer, inner, k);
 }
 
 bool in_kernel_format(const kldiv_problem &problem, kldiv_role grad) {
     const kldiv_operand &t = problem.operands[KLDIV_Y_TRUE], &p = problem.operands[KLDIV_Y_PRED];
-    if (problem.operands[grad].data == nullptr || t.dtype != p.dtype || t.dtype >= kKernelDtypes) return true;
+    if (!has(problem, grad) || t.dtype != p.dtype || t.dtype >= kKernelDtypes) return true;
     return problem.operands[grad].dtype == (t.dtype == KLDIV_FLOAT64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32);
-}
-
-// With rows added up as they come, factors that differ would keep them apart.
-bool keeps_rows_apart(const kldiv_problem &problem) {
-    for (const kldiv_role k : {KLDIV_WEIGHT, KLDIV_MASK, KLDIV_OUT})
-        if (problem.operands[k].data != nullptr) return false;
-    return problem.operands[KLDIV_UPSTREAM].data != nullptr &&
-           std::any_of(problem.axes, problem.axes + problem.batch_ndim,
-                       [](const kldiv_axis &axis) { return axis.extent > 1 && axis.strides[KLDIV_UPSTREAM] != 0; });
 }
 
 bool pair_follows(const kldiv_problem &problem, const kldiv_axis &outer, const kldiv_axis &inner, bool of_batch) {
@@ -219,7 +207,8 @@ kldiv_status sum_block(const Part &block, Summing &summing) {
 }  // namespace
 
 bool gradients_follow_inputs(const kldiv_problem &problem) {
-    if (keeps_rows_apart(problem)) return false;
+    // With rows added up as they come, factors that differ would keep them apart.
+    if (!keeps_rows(problem) && !has_one_upstream(problem)) return false;
     if (!in_kernel_format(problem, KLDIV_GRAD_Y_TRUE) || !in_kernel_format(problem, KLDIV_GRAD_Y_PRED)) return false;
     const int ndim = problem.batch_ndim + problem.class_ndim;
     for (int i = 0; i < ndim; ++i) {
@@ -239,9 +228,8 @@ bool gradients_follow_inputs(const kldiv_problem &problem) {
 }
 
 bool is_summed(const kldiv_problem &problem, kldiv_role grad) {
-    return problem.operands[grad].data != nullptr &&
-           std::any_of(problem.axes, problem.axes + problem.batch_ndim + problem.class_ndim,
-                       [grad](const kldiv_axis &axis) { return is_repeated(axis, grad); });
+    return has(problem, grad) && std::any_of(problem.axes, problem.axes + problem.batch_ndim + problem.class_ndim,
+                                             [grad](const kldiv_axis &axis) { return is_repeated(axis, grad); });
 }
 
 kldiv_status sum_gradient(const kldiv_problem &problem, kldiv_role grad, kldiv_status (*run)(const kldiv_problem &)) {

@@ -126,17 +126,11 @@ void cut(Plan &plan) {
     plan.groups_per_task = std::max({int64_t{1}, block / group_size, ceil_div(plan.groups, kMaxTasks)});
 }
 
-Wanted choose_wanted(const Plan &plan, bool value) {
-    if (plan.has(KLDIV_GRAD_Y_TRUE)) return Wanted::both;
-    if (!plan.has(KLDIV_GRAD_Y_PRED)) return Wanted::none;
-    return value ? Wanted::pred : Wanted::pred_alone;
-}
-
 Way choose_way(const Plan &plan) {
     const kldiv_axis &along = plan.kernel_axis();
     const int64_t size = item_size(plan.work_dtype());
     int64_t bytes = 0;
-    for (const kldiv_role grad : {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}) {
+    for (const kldiv_role grad : kGradients) {
         if (!plan.has(grad)) continue;
         const bool side_by_side = along.strides[grad] == size || along.extent == 1;
         if (plan.operands[grad].dtype != plan.work_dtype() || !side_by_side) return Way::scattered;
@@ -155,13 +149,13 @@ void complete(Plan &plan) {
     cut(plan);
 }
 
-bool same_for_all_rows(const kldiv_problem &problem, kldiv_role role) {
-    return problem.operands[role].data == nullptr ||
-           std::all_of(problem.axes, problem.axes + problem.batch_ndim,
-                       [role](const kldiv_axis &axis) { return axis.strides[role] == 0 || axis.extent == 1; });
-}
-
 }  // namespace
+
+Wanted choose_wanted(const kldiv_problem &problem, bool value) {
+    if (has(problem, KLDIV_GRAD_Y_TRUE)) return Wanted::both;
+    if (!has(problem, KLDIV_GRAD_Y_PRED)) return Wanted::none;
+    return value ? Wanted::pred : Wanted::pred_alone;
+}
 
 const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype) {
     const Kernels &kernels = current_kernels(options.operation);
@@ -180,9 +174,8 @@ Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
 
 Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     Plan plan(problem.options, problem.operands);
-    plan.wanted = choose_wanted(plan, value_wanted);
-    plan.plain = !plan.has(KLDIV_WEIGHT) && !plan.has(KLDIV_MASK) && !plan.has(KLDIV_OUT) &&
-                 (!plan.gradients() || same_for_all_rows(problem, KLDIV_UPSTREAM));
+    plan.wanted = choose_wanted(problem, value_wanted);
+    plan.plain = !keeps_rows(problem) && (!plan.gradients() || has_one_upstream(problem));
     // A plain sum knows no rows: all axes are alike, and contiguous inputs become one long run.
     Nest &classes = plan.plain ? plan.batch : plan.runs;
     const int ndim = problem.batch_ndim + problem.class_ndim;
@@ -204,8 +197,7 @@ Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands,
     plan.plain = true;
     plan.row_axis = plan.class_axis = kSingle;
     plan.class_axis.extent = n;
-    for (const kldiv_role input : {KLDIV_Y_TRUE, KLDIV_Y_PRED})
-        plan.class_axis.strides[input] = item_size(operands[input].dtype);
+    for (const kldiv_role input : kInputs) plan.class_axis.strides[input] = item_size(operands[input].dtype);
     complete(plan);
     return plan;
 }

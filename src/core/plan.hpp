@@ -84,6 +84,9 @@ constexpr int64_t kSmallBlock = 32 * 1024;
 Plan make_plan(const kldiv_problem &problem, bool value_wanted);
 Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands, int64_t n);
 
+// What is written beside the sums; `value`: whether anybody wants those.
+Wanted choose_wanted(const kldiv_problem &problem, bool value);
+
 // The functions and the parameters that a call's options ask for.
 const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype);
 Parameters choose_parameters(const kldiv_options &options);

@@ -27,10 +27,11 @@ inline VecF32 ln2_low(VecF32) { return VecF32::splat(0x1.2fefa4p-17f); }
 inline VecF64 ln2_high(VecF64) { return VecF64::splat(0x1.62e42feep-1); }
 inline VecF64 ln2_low(VecF64) { return VecF64::splat(0x1.a39ef35793c76p-33); }
 
-// For t and p normal, and so the power of two between them. t.difference may be better than what subtraction gives.
+// For t and p normal, and so the power of two between them. `reduced`'s difference may be better than what subtraction
+// gives; the logarithm is that of another exponent where that is not the whole of it.
 template <class V>
-inline Generalized<V> generalized(V t, V p, const Reduced<V> &reduced) {
-    const V one = V::splat(1), whole = V::mul(reduced.exponent(), V::splat(1 / V::exponent_unit));
+inline Generalized<V> generalized(V t, V p, const Reduced<V> &reduced, V exponent) {
+    const V one = V::splat(1), whole = V::mul(exponent, V::splat(1 / V::exponent_unit));
     const V s = V::div(reduced.difference, V::add(reduced.near, p));
     const V z = V::mul(s, s);
     const V q = atanh_polynomial(z);
@@ -41,8 +42,13 @@ inline Generalized<V> generalized(V t, V p, const Reduced<V> &reduced) {
     V far = V::fma(V::sub(V::splat(0), power), p, p);
     far = V::fma(t, V::mul(whole, ln2_high(t)), far);
     far = V::fma(t, V::mul(whole, ln2_low(t)), far);
-    const V half = half_log(reduced.exponent(), V::fma(V::mul(s, z), q, s));
+    const V half = half_log(exponent, V::fma(V::mul(s, z), q, s));
     return {V::fma(power, near, far), V::add(half, half)};
+}
+
+template <class V>
+inline Generalized<V> generalized(V t, V p, const Reduced<V> &reduced) {
+    return generalized(t, p, reduced, reduced.exponent());
 }
 
 // The same for any positive and finite t and p; `difference`: t - p. Where they are far apart nothing cancels.
@@ -56,16 +62,12 @@ inline Generalized<V> any_generalized(V t, V p, V difference) {
     const V scale = V::select(V::equal(t, t_safe), V::splat(1), V::div(t_safe, t));
     reduced.difference =
         V::select(V::both(same_scale, V::equal(exponent, V::splat(0))), V::mul(difference, scale), reduced.difference);
-    const Generalized<V> close = generalized(t_safe, p_safe, reduced);
+    const Generalized<V> close = generalized(t_safe, p_safe, reduced, exponent);
 
     const V limit = V::splat(static_cast<typename V::Element>(2.5 * V::exponent_unit));
     const auto is_close =
         V::both(same_scale, V::both(V::less(V::sub(V::splat(0), limit), exponent), V::less(exponent, limit)));
-    const V s = V::div(reduced.difference, V::add(reduced.near, p_safe));
-    const V z = V::mul(s, s);
-    const V half = half_log(exponent, V::fma(V::mul(s, z), atanh_polynomial(z), s));
-    const V log = V::add(half, half);
-    return {V::select(is_close, V::div(close.value, scale), V::fma(t, log, V::sub(p, t))), log};
+    return {V::select(is_close, V::div(close.value, scale), V::fma(t, close.log, V::sub(p, t))), close.log};
 }
 
 // A divergence that is never negative beyond its domain: `positive` where both are, `at_zero` where one or both are 0;
