@@ -17,6 +17,9 @@ constexpr Row kRows[] = {
 #undef KLDIV_ROW
 };
 
+// In the order of kldiv_form.
+constexpr const char *kForms[KLDIV_FORM_COUNT] = {"probs", "logits"};
+
 const Row *row(int i) { return i >= 0 && i < static_cast<int>(std::size(kRows)) ? &kRows[i] : nullptr; }
 
 }  // namespace
@@ -24,6 +27,9 @@ const Row *row(int i) { return i >= 0 && i < static_cast<int>(std::size(kRows)) 
 // The mixture is one of the two there, and what is left of jsd is 0: by convention (TRL, Liger) it is the limit of
 // jsd / (beta (1 - beta)) instead.
 Limit limit_of(const kldiv_options &options) {
+    // The generalized terms beyond kl's add up to 0 where both rows are made to sum to 1.
+    const bool normalised = options.y_true_form == KLDIV_LOGITS && options.y_pred_form == KLDIV_LOGITS;
+    if (options.operation == KLDIV_GENERALIZED_KL && normalised) return {KLDIV_KL, false};
     if (options.operation != KLDIV_JSD || (options.beta > 0 && options.beta < 1)) return {options.operation, false};
     return {KLDIV_KL, options.beta >= 1};
 }
@@ -38,4 +44,18 @@ const char *kldiv_operation_name(int i) {
 const char *kldiv_operation_parameters(int i) {
     const kldiv::Row *row = kldiv::row(i);
     return row != nullptr ? row->parameters : nullptr;
+}
+
+const char *kldiv_form_name(int i) { return i >= 0 && i < KLDIV_FORM_COUNT ? kldiv::kForms[i] : nullptr; }
+
+int kldiv_takes(kldiv_operation operation, kldiv_form y_true, kldiv_form y_pred) {
+    if (y_true == KLDIV_PROBS && y_pred == KLDIV_PROBS) return 1;
+    kldiv_options options = KLDIV_DEFAULTS;
+    options.operation = operation, options.y_true_form = y_true, options.y_pred_form = y_pred;
+    operation = kldiv::limit_of(options).operation;
+#define KLDIV_ROW(name, NAME, Y_TRUE, Y_PRED) \
+    if (operation == KLDIV_##NAME && y_true == KLDIV_##Y_TRUE && y_pred == KLDIV_##Y_PRED) return 1;
+    KLDIV_ROWWISE(KLDIV_ROW)
+#undef KLDIV_ROW
+    return 0;
 }

@@ -1,5 +1,8 @@
 /* operations.h: the table of divergences, one row each: X(NAME, name, parameters). What a row stands for is said in
- * terms/<name>.hpp; the parameters are those that a call names beyond the ones that all have. */
+ * terms/<name>.hpp; the parameters are those that a call names beyond the ones that all have.
+ *
+ * And the table of those that read inputs of other forms than probabilities, whose rows have a state:
+ * X(name, NAME of the divergence, FORM of y_true, FORM of y_pred), each in rows/<name>.hpp. */
 #ifndef KLDIV_OPERATIONS_H
 #define KLDIV_OPERATIONS_H
 
@@ -8,5 +11,7 @@
     X(GENERALIZED_KL, generalized_kl, "") \
     X(JSD, jsd, "beta")                   \
     X(JEFFREYS, jeffreys, "")
+
+#define KLDIV_ROWWISE(X) X(kl_logits, KL, LOGITS, LOGITS)
 
 #endif

@@ -4,7 +4,8 @@
 
 namespace kldiv {
 
-// Another operation that a call's is at the ends of its parameter's range, perhaps with y_true and y_pred swapped.
+// Another operation that a call's comes to: at the ends of its parameter's range, perhaps with y_true and y_pred swapped,
+// or for the forms of its inputs.
 struct Limit {
     kldiv_operation operation;
     bool swapped;
