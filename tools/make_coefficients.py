@@ -1,48 +1,74 @@
-"""Print the polynomial coefficients of src/core/math/log_ratio.hpp (needs mpmath).
+"""Print the polynomial coefficients of src/core/math (needs mpmath).
 
-With s = (u - 1) / (u + 1) and z = s**2, half of log(u) is s + s z Q(z), where Q(z) = 1/3 + z/5 + z**2/7 + ...
-Each Q below is the minimax polynomial of that degree for z in [0, 0.04] (u in [2/3, 3/2]), weighted by z so that what
-is small is the error of log(u) relative to log(u). It is found by Remez exchange, in 60 digits, then rounded to the
-kernel's precision.
+Each is the minimax polynomial of its degree for a function on an interval, weighted so that what is small is the relative
+error of what it is a part of. It is found by Remez exchange, in 60 digits, then rounded to the kernel's precision.
 """
 
-from mpmath import cos, log, lu_solve, matrix, mp, mpf, pi, polyval, sqrt
+from dataclasses import dataclass
+from typing import Callable
+
+from mpmath import cos, exp, log, lu_solve, matrix, mp, mpf, pi, polyval, sqrt
 
 mp.dps = 60
-Z_MAX = mpf(1) / 25
 
 
-def q_exact(z):
-    """Q(z) itself: (atanh(s) - s) / (s z)."""
+@dataclass
+class Part:
+    """A function, what its error is multiplied by, the interval, and degrees in float32 and float64."""
+
+    name: str
+    function: Callable
+    weight: Callable
+    low: mpf
+    high: mpf
+    degrees: tuple[int, int]
+
+
+def atanh_part(z):
+    """Q of half of log(u) = s + s z Q(z), with s = (u - 1) / (u + 1) and z = s**2: 1/3 + z/5 + z**2/7 + ..."""
     if z < mpf(10) ** -12:
         return mpf(1) / 3 + z / 5
     s = sqrt(z)
     return (log((1 + s) / (1 - s)) / 2 - s) / (s * z)
 
 
-def weight(z):
-    return z / (1 + z / 3)
+def exp_part(r):
+    """Q of e**r = 1 + r + r**2 Q(r)."""
+    return mpf(1) / 2 + r / 6 if abs(r) < mpf(10) ** -12 else (exp(r) - 1 - r) / r**2
 
 
-def remez(degree):
-    """Coefficients, lowest first, and the greatest relative error that they leave in log(u)."""
+def bregman_part(x):
+    """Q of e**-x - 1 + x = x**2 Q(x)."""
+    return exp_part(-x)
+
+
+PARTS = [
+    # u in [2/3, 3/2].
+    Part("atanh", atanh_part, lambda z: z / (1 + z / 3), mpf(0), mpf(1) / 25, (2, 7)),
+    # What a whole power of 2 leaves.
+    # (The exchange wants an error at 0 to count for something.)
+    Part("exp", exp_part, lambda r: max(r**2, mpf("1e-4")) / exp(r), -log(2) / 2, log(2) / 2, (4, 9)),
+    Part("bregman", bregman_part, lambda x: 1 / bregman_part(x), mpf(-1), mpf(1), (6, 13)),
+]
+
+
+def remez(part, degree):
+    """Coefficients, lowest first, and the greatest error that they leave."""
     n = degree + 2
-    x = [Z_MAX * (1 - cos(pi * (i + mpf(1) / 2) / n)) / 2 for i in range(n)]
+    width = part.high - part.low
+    x = [part.low + width * (1 - cos(pi * (i + mpf(1) / 2) / n)) / 2 for i in range(n)]
+    grid = [part.low + width * i / 1500 for i in range(1501)]
+    grid = [z for z in grid if part.weight(z) != 0]
     for _ in range(12):
         system = matrix(n, n)
         rhs = matrix(n, 1)
         for i, z in enumerate(x):
             for k in range(degree + 1):
                 system[i, k] = z**k
-            system[i, degree + 1] = (-1) ** i / weight(z)
-            rhs[i] = q_exact(z)
+            system[i, degree + 1] = (-1) ** i / part.weight(z)
+            rhs[i] = part.function(z)
         coefficients = list(lu_solve(system, rhs))[: degree + 1]
-
-        def error(z, coefficients=coefficients):
-            return (polyval(coefficients[::-1], z) - q_exact(z)) * weight(z)
-
-        grid = [Z_MAX * i / 1500 for i in range(1, 1501)]
-        errors = [error(z) for z in grid]
+        errors = [(polyval(coefficients[::-1], z) - part.function(z)) * part.weight(z) for z in grid]
         peaks = [
             i
             for i in range(len(grid))
@@ -56,14 +82,15 @@ def remez(degree):
 
 
 def main():
-    for name, degree, bits in (("float", 2, 24), ("double", 7, 53)):
-        coefficients, error = remez(degree)
-        print(f"{name}: relative error 2^{float(log(error, 2)):.1f}")
-        mp.prec, saved = bits, mp.prec
-        rounded = [+c for c in coefficients]
-        mp.prec = saved
-        for c in rounded:
-            print(f"    {float(c).hex()},")
+    for part in PARTS:
+        for name, degree, bits in zip(("float", "double"), part.degrees, (24, 53), strict=True):
+            coefficients, error = remez(part, degree)
+            print(f"{part.name}, {name}: error 2^{float(log(error, 2)):.1f}")
+            mp.prec, saved = bits, mp.prec
+            rounded = [+c for c in coefficients]
+            mp.prec = saved
+            for c in rounded:
+                print(f"    {float(c).hex()},")
 
 
 if __name__ == "__main__":

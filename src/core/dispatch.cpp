@@ -18,12 +18,20 @@ namespace kldiv {
     KLDIV_DECLARE(avx512, name) KLDIV_DECLARE(avx2, name) KLDIV_DECLARE(neon, name) KLDIV_DECLARE(baseline, name)
 KLDIV_OPERATIONS(KLDIV_ROW)
 #undef KLDIV_ROW
+#undef KLDIV_DECLARE
+// And those of row_kernel.cpp.
+#define KLDIV_DECLARE(isa, name) extern const RowwiseKernels row_kernels_##isa##_##name;
+#define KLDIV_ROW(name, NAME, Y_TRUE, Y_PRED) \
+    KLDIV_DECLARE(avx512, name) KLDIV_DECLARE(avx2, name) KLDIV_DECLARE(neon, name) KLDIV_DECLARE(baseline, name)
+KLDIV_ROWWISE(KLDIV_ROW)
+#undef KLDIV_ROW
 
 namespace {
 
 struct Implementation {
     const char *name;
     const Kernels *kernels[KLDIV_OPERATION_COUNT];
+    const RowwiseKernels *rowwise[kRowwiseCount];
     bool (*supported)();
 };
 
@@ -32,22 +40,30 @@ bool always() { return true; }
 constexpr Implementation kImplementations[] = {
 #if defined(KLDIV_HAS_AVX512)
 #define KLDIV_ROW(NAME, name, parameters) &kernels_avx512_##name,
-    {"avx512", {KLDIV_OPERATIONS(KLDIV_ROW)}, has_x86_64_v4},
+#define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_avx512_##name,
+    {"avx512", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, has_x86_64_v4},
 #undef KLDIV_ROW
+#undef KLDIV_STATE
 #endif
 #if defined(KLDIV_HAS_AVX2)
 #define KLDIV_ROW(NAME, name, parameters) &kernels_avx2_##name,
-    {"avx2", {KLDIV_OPERATIONS(KLDIV_ROW)}, has_x86_64_v3},
+#define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_avx2_##name,
+    {"avx2", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, has_x86_64_v3},
 #undef KLDIV_ROW
+#undef KLDIV_STATE
 #endif
 #if defined(KLDIV_HAS_NEON)
 #define KLDIV_ROW(NAME, name, parameters) &kernels_neon_##name,
-    {"neon", {KLDIV_OPERATIONS(KLDIV_ROW)}, always},
+#define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_neon_##name,
+    {"neon", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, always},
 #undef KLDIV_ROW
+#undef KLDIV_STATE
 #endif
 #define KLDIV_ROW(NAME, name, parameters) &kernels_baseline_##name,
-    {"baseline", {KLDIV_OPERATIONS(KLDIV_ROW)}, always},
+#define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_baseline_##name,
+    {"baseline", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, always},
 #undef KLDIV_ROW
+#undef KLDIV_STATE
 };
 
 const Implementation *supported(int i) {
@@ -62,6 +78,10 @@ std::atomic<const Implementation *> current{supported(0)};
 
 const Kernels &current_kernels(kldiv_operation operation) {
     return *current.load(std::memory_order_relaxed)->kernels[operation];
+}
+
+const RowwiseKernels &current_rowwise_kernels(int which) {
+    return *current.load(std::memory_order_relaxed)->rowwise[which];
 }
 
 }  // namespace kldiv

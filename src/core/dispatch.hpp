@@ -1,10 +1,12 @@
 // Which kernels this machine runs. Included by kldiv.cpp.
 #pragma once
 #include "kernel.hpp"
+#include "operations.hpp"
 
 namespace kldiv {
 
 // An operation's kernels in use: the best that this machine can run, until kldiv_select_isa names others.
 const Kernels &current_kernels(kldiv_operation operation);
+const RowwiseKernels &current_rowwise_kernels(int which);  // see operations.hpp
 
 }  // namespace kldiv

@@ -11,6 +11,7 @@
 #include KLDIV_STRING(simd/KLDIV_ISA.hpp)
 #include "math/log_ratio.hpp"
 #include KLDIV_STRING(terms/KLDIV_OPERATION.hpp)
+#include "loops/lanes.hpp"
 #include "loops/loads.hpp"
 #include "loops/separable.hpp"
 // clang-format on

@@ -1,5 +1,5 @@
-// The tables that the kernels' objects export, one for each operation on each ISA. Included by kernel.cpp, dispatch, plan
-// and task.
+// The tables that the kernels' objects export, one for each operation on each ISA. Included by the kernels, dispatch, plan
+// and the tasks.
 #pragma once
 #include <cstdint>
 
@@ -37,6 +37,7 @@ struct Parameters {
     double low;  // the clip's bounds
     double high;
     double beta;
+    double inverse_temperature;
 };
 
 // Columns that column_sums takes at once: a row of 16 KiB is enough for the prefetchers (at 4 KiB memory is half as
@@ -61,6 +62,31 @@ constexpr int kKernelDtypes = 4;
 struct Kernels {
     Functions clipped[kKernelDtypes];  // needs a clip whose lower bound is a normal number
     Functions general[kKernelDtypes];  // takes anything
+};
+
+// What passes over a row's elements have left, where a row is more than a sum; and in the end its value.
+struct RowState {
+    double value;
+    int64_t pass;     // the next one, or kRowDone
+    double held[14];  // the operation's own
+};
+constexpr int64_t kRowDone = -1;
+
+// `states`: one for each row of the tile. What is done, or was set to be, is not read.
+struct RowwiseFunctions {
+    void (*begin)(RowState *states, int64_t rows);
+    // One pass over the rows' elements; a state may be that of a part of its row.
+    void (*reduce)(const Tile &, const Parameters &, RowState *states);
+    // Of two parts of a row, after the same pass.
+    void (*merge)(RowState &into, const RowState &from);
+    // After a pass over whole rows: whether any wants another one.
+    bool (*next)(const Parameters &, RowState *states, int64_t rows);
+    // Gradients, of rows that are done.
+    void (*map)(const Tile &, const Parameters &, const GradientTile &, const RowState *states);
+};
+
+struct RowwiseKernels {
+    RowwiseFunctions of[kKernelDtypes];
 };
 
 // A row is the sum, in order, of segments of this many elements: what is split or packed at multiples of it has the

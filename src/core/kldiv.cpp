@@ -11,11 +11,14 @@
 #include "arithmetic.hpp"
 #include "convert.hpp"
 #include "executor.hpp"
+#include "group.hpp"
 #include "one_tile.hpp"
 #include "operations.hpp"
 #include "passes.hpp"
 #include "plan.hpp"
+#include "row_task.hpp"
 #include "task.hpp"
+#include "tile.hpp"
 
 namespace kldiv {
 namespace {
@@ -38,7 +41,8 @@ kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total
     if (tasks > 1 && !partials) return KLDIV_NO_MEMORY;
     plan.partial = tasks == 1 ? &plan.alone : partials.get();
     const int threads = choose_threads(requested, plan.elements(), tasks);
-    const kldiv_status status = run_on(plan, threads, tasks, poll, run_groups);
+    const kldiv_status status =
+        run_on(plan, threads, tasks, poll, plan.rowwise != nullptr ? run_row_groups : run_groups);
     if (status != KLDIV_OK) return status;
     for (int64_t i = 0; i < tasks; ++i) total += plan.partial[i];
     return KLDIV_OK;
@@ -70,12 +74,78 @@ kldiv_status run_in_pieces(Plan &plan, int requested, Poll &poll, double &total)
     return KLDIV_OK;
 }
 
+// ---- Rows with a state ----
+
+// The partial states of a pass's pieces made one, in order. Whether any row wants another pass.
+bool merge_pieces(Plan &plan, int64_t groups) {
+    bool again = false;
+    for (int64_t g = 0; g < groups; ++g) {
+        const int64_t rows = group_at(plan, plan.first_group + g).rows;
+        RowState *states = plan.states + g * plan.group_rows;
+        const RowState *partial = plan.partial_states + g * plan.pieces * plan.group_rows;
+        for (int64_t r = 0; r < rows; ++r) {
+            if (states[r].pass == kRowDone) continue;
+            states[r] = partial[r];
+            for (int64_t piece = 1; piece < plan.pieces; ++piece)
+                plan.rowwise->merge(states[r], partial[piece * plan.group_rows + r]);
+        }
+        again |= plan.rowwise->next(plan.parameters, states, rows);
+    }
+    return again;
+}
+
+// Pass after pass over some groups, all pieces of each; then their gradients.
+kldiv_status run_passes_over(Plan &plan, int requested, Poll &poll, int64_t groups) {
+    const double from = static_cast<double>(plan.first_group) / static_cast<double>(plan.groups),
+                 to = static_cast<double>(plan.first_group + groups) / static_cast<double>(plan.groups);
+    double done = from;
+    const auto run = [&] {
+        poll.cover(done, (done + to) / 2);  // nobody knows how many are left
+        done = (done + to) / 2;
+        const int threads =
+            choose_threads(requested, groups * plan.group_rows * plan.row_size(), groups * plan.pieces);
+        return run_on(plan, threads, groups * plan.pieces, poll, run_row_piece);
+    };
+    kldiv_status status;
+    plan.mapping = false;
+    do status = run();
+    while (status == KLDIV_OK && merge_pieces(plan, groups));
+    plan.mapping = true;
+    return status == KLDIV_OK && plan.gradients() ? run() : status;
+}
+
+kldiv_status run_rows_in_pieces(Plan &plan, int requested, Poll &poll, double &total) {
+    const int64_t slots = plan.pieces * plan.group_rows;  // of one group
+    const int64_t at_once = std::min(plan.groups, std::max<int64_t>(1, kMaxStates / slots));
+    const std::unique_ptr<RowState[]> states = allocate<RowState>(at_once * plan.group_rows),
+                                      partial_states = allocate<RowState>(at_once * slots);
+    if (!states || !partial_states) return KLDIV_NO_MEMORY;
+    plan.states = states.get(), plan.partial_states = partial_states.get();
+    for (plan.first_group = 0; plan.first_group < plan.groups; plan.first_group += at_once) {
+        const int64_t count = std::min(at_once, plan.groups - plan.first_group);
+        for (int64_t g = 0; g < count; ++g) {
+            const Group group = group_at(plan, plan.first_group + g);
+            begin_states(*plan.rowwise, plan.rows(), group, 0, group.rows, plan.states + g * plan.group_rows);
+        }
+        const kldiv_status status = run_passes_over(plan, requested, poll, count);
+        if (status != KLDIV_OK) return status;
+        for (int64_t g = 0; g < count; ++g) {
+            const Group group = group_at(plan, plan.first_group + g);
+            double values[kGroupRows];
+            for (int64_t r = 0; r < group.rows; ++r) values[r] = plan.states[g * plan.group_rows + r].value;
+            total += finish(plan.rows(), group, values);
+        }
+    }
+    return KLDIV_OK;
+}
+
 kldiv_status run_plan(Plan &plan, double *total) {
     Poll poll(plan.options.poll, plan.options.poll_data);
-    const int threads = plan.options.num_threads;
+    const auto run = plan.pieces == 1            ? run_whole_rows
+                     : plan.rowwise != nullptr ? run_rows_in_pieces
+                                               : run_in_pieces;
     double sum = 0;
-    const kldiv_status status =
-        plan.pieces > 1 ? run_in_pieces(plan, threads, poll, sum) : run_whole_rows(plan, threads, poll, sum);
+    const kldiv_status status = run(plan, plan.options.num_threads, poll, sum);
     if (status == KLDIV_OK && total != nullptr) *total = sum * plan.options.scale;
     return status;
 }

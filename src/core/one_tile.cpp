@@ -2,8 +2,9 @@
 #include "one_tile.hpp"
 
 #include "convert.hpp"
+#include "group.hpp"
+#include "operations.hpp"
 #include "plan.hpp"
-#include "task.hpp"
 
 namespace kldiv {
 namespace {
@@ -54,7 +55,7 @@ bool has_function(const kldiv_problem &problem, const Functions &functions) {
 }  // namespace
 
 bool run_one_tile(const kldiv_problem &problem, double *total) {
-    if (!is_one_tile(problem)) return false;
+    if (is_rowwise(problem.options) || !is_one_tile(problem)) return false;
     const kldiv_axis &rows = problem.axes[0];
     const kldiv_options &options = problem.options;
     const kldiv_dtype dtype = problem.operands[KLDIV_Y_TRUE].dtype;

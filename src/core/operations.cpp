@@ -34,6 +34,21 @@ Limit limit_of(const kldiv_options &options) {
     return {KLDIV_KL, options.beta >= 1};
 }
 
+int rowwise_of(kldiv_operation operation, kldiv_form y_true, kldiv_form y_pred) {
+    struct Key {
+        kldiv_operation operation;
+        kldiv_form y_true, y_pred;
+    };
+    constexpr Key keys[] = {
+#define KLDIV_ROW(name, NAME, Y_TRUE, Y_PRED) {KLDIV_##NAME, KLDIV_##Y_TRUE, KLDIV_##Y_PRED},
+        KLDIV_ROWWISE(KLDIV_ROW)
+#undef KLDIV_ROW
+    };
+    for (int i = 0; i < kRowwiseCount; ++i)
+        if (keys[i].operation == operation && keys[i].y_true == y_true && keys[i].y_pred == y_pred) return i;
+    return -1;
+}
+
 }  // namespace kldiv
 
 const char *kldiv_operation_name(int i) {
@@ -49,13 +64,7 @@ const char *kldiv_operation_parameters(int i) {
 const char *kldiv_form_name(int i) { return i >= 0 && i < KLDIV_FORM_COUNT ? kldiv::kForms[i] : nullptr; }
 
 int kldiv_takes(kldiv_operation operation, kldiv_form y_true, kldiv_form y_pred) {
-    if (y_true == KLDIV_PROBS && y_pred == KLDIV_PROBS) return 1;
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = operation, options.y_true_form = y_true, options.y_pred_form = y_pred;
-    operation = kldiv::limit_of(options).operation;
-#define KLDIV_ROW(name, NAME, Y_TRUE, Y_PRED) \
-    if (operation == KLDIV_##NAME && y_true == KLDIV_##Y_TRUE && y_pred == KLDIV_##Y_PRED) return 1;
-    KLDIV_ROWWISE(KLDIV_ROW)
-#undef KLDIV_ROW
-    return 0;
+    return !kldiv::is_rowwise(options) || kldiv::rowwise_of(kldiv::limit_of(options).operation, y_true, y_pred) >= 0;
 }

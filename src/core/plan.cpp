@@ -7,6 +7,7 @@
 
 #include "convert.hpp"
 #include "dispatch.hpp"
+#include "operations.hpp"
 
 namespace kldiv {
 namespace {
@@ -50,7 +51,7 @@ void choose_operands(Plan &plan) {
 // One row of a broadcast operand, repeated, makes short rows one stream. (What is packed is float32 or float64.)
 void repeat_short_broadcast(Plan &plan) {
     const int64_t most = plan.plain ? 128 : 15;
-    if (plan.kernel_dtype > KLDIV_FLOAT64) return;
+    if (plan.kernel_dtype > KLDIV_FLOAT64 || is_rowwise(plan.options)) return;
     if (plan.columns || !plan.in_place() || plan.class_axis.extent > most || plan.row_axis.extent == 1) return;
     const int64_t row_bytes = plan.class_axis.extent * item_size(plan.kernel_dtype);
     plan.t_in_place = !(plan.row_axis.strides[KLDIV_Y_TRUE] == 0 && plan.row_axis.strides[KLDIV_Y_PRED] == row_bytes);
@@ -94,7 +95,7 @@ void cut_into_groups(Plan &plan, int64_t block) {
 // Pieces of long rows: parts of a run, in whole segments, or several runs.
 void cut_into_pieces(Plan &plan, int64_t block) {
     const int64_t run = plan.class_axis.extent, unit = plan.columns ? kFold : kSegment;
-    const int64_t bound = ceil_div(plan.row_size(), kMaxPartials / plan.group_rows);
+    const int64_t bound = ceil_div(plan.row_size(), plan.most_partials() / plan.group_rows);
     const int64_t least = std::max({int64_t{1}, block / plan.group_rows, bound});
     plan.piece_length = std::min(run, ceil_div(ceil_div(run, std::max<int64_t>(1, run / least)), unit) * unit);
     plan.pieces_per_run = ceil_div(run, plan.piece_length);
@@ -143,7 +144,10 @@ Way choose_way(const Plan &plan) {
 void complete(Plan &plan) {
     choose_operands(plan);
     repeat_short_broadcast(plan);
-    plan.functions = choose_functions(plan.options, plan.kernel_dtype);
+    if (is_rowwise(plan.options))
+        plan.rowwise = &choose_rowwise(plan.options, plan.kernel_dtype);
+    else
+        plan.functions = choose_functions(plan.options, plan.kernel_dtype);
     plan.parameters = choose_parameters(plan.options);
     if (plan.gradients()) plan.way = choose_way(plan);
     cut(plan);
@@ -162,9 +166,15 @@ const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtyp
     return (options.clip && normal(options.epsilon, dtype) ? kernels.clipped : kernels.general)[dtype];
 }
 
+const RowwiseFunctions &choose_rowwise(const kldiv_options &options, kldiv_dtype dtype) {
+    const int which = rowwise_of(options.operation, options.y_true_form, options.y_pred_form);
+    return current_rowwise_kernels(which).of[dtype];
+}
+
 Parameters choose_parameters(const kldiv_options &options) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    return {options.clip ? options.epsilon : -infinity, options.clip ? 1 : infinity, options.beta};
+    return {options.clip ? options.epsilon : -infinity, options.clip ? 1 : infinity, options.beta,
+            1 / options.temperature};
 }
 
 Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
@@ -175,7 +185,8 @@ Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
 Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     Plan plan(problem.options, problem.operands);
     plan.wanted = choose_wanted(problem, value_wanted);
-    plan.plain = !keeps_rows(problem) && (!plan.gradients() || has_one_upstream(problem));
+    const bool rowwise = is_rowwise(problem.options);
+    plan.plain = !rowwise && !keeps_rows(problem) && (!plan.gradients() || has_one_upstream(problem));
     // A plain sum knows no rows: all axes are alike, and contiguous inputs become one long run.
     Nest &classes = plan.plain ? plan.batch : plan.runs;
     const int ndim = problem.batch_ndim + problem.class_ndim;
@@ -187,7 +198,7 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     }
     plan.class_axis = classes.pop();
     plan.row_axis = plan.batch.pop();
-    plan.columns = !plan.plain && worth_columns(plan);
+    plan.columns = !plan.plain && !rowwise && worth_columns(plan);
     complete(plan);
     return plan;
 }

@@ -10,6 +10,7 @@
 namespace kldiv {
 
 constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
+constexpr int64_t kMaxStates = kMaxPartials * 8 / sizeof(RowState);
 constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
 constexpr int64_t kFold = 16;              // classes, side by side, that few columns are read as: whole vectors always
 constexpr int64_t kFoldedColumns = 1024;   // kFold classes of few columns fill at most so many
@@ -42,7 +43,8 @@ struct Plan {
     kldiv_axis class_axis;
     kldiv_dtype kernel_dtype;
     bool t_in_place, p_in_place;
-    Functions functions;
+    Functions functions;                        // of a separable operation,
+    const RowwiseFunctions *rowwise = nullptr;  // or of one whose rows have a state
     Parameters parameters;
 
     Wanted wanted = Wanted::none;
@@ -55,6 +57,9 @@ struct Plan {
     int64_t first_group = 0;            // with several
     double *partial = nullptr;          // what each task leaves
     double alone = 0;                   // its place where there is one task
+    RowState *states = nullptr;         // of the rows of some groups,
+    RowState *partial_states = nullptr; // and what each task leaves of them
+    bool mapping = false;               // the states are complete: gradients alone are left to do
     struct Scratch *scratch = nullptr;  // one for each worker, if the plan needs any
 
     // The nests' axes stay unset: see nest.hpp.
@@ -63,6 +68,7 @@ struct Plan {
     bool has(kldiv_role role) const { return operands[role].data != nullptr; }
     RowOperands rows() const { return {operands, row_axis, options.scale}; }
     bool gradients() const { return wanted != Wanted::none; }
+    int64_t most_partials() const { return rowwise != nullptr ? kMaxStates : kMaxPartials; }
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }
     int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
@@ -89,6 +95,7 @@ Wanted choose_wanted(const kldiv_problem &problem, bool value);
 
 // The functions and the parameters that a call's options ask for.
 const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype);
+const RowwiseFunctions &choose_rowwise(const kldiv_options &options, kldiv_dtype dtype);
 Parameters choose_parameters(const kldiv_options &options);
 
 }  // namespace kldiv

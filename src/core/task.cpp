@@ -2,112 +2,23 @@
 #include "task.hpp"
 
 #include <algorithm>
-#include <cassert>
 #include <cstring>
 
 #include "convert.hpp"
+#include "group.hpp"
+#include "tile.hpp"
 
 namespace kldiv {
 namespace {
 
-// What a task packs into, and from where, so that what is broadcast is packed once. (All that stands on a task's stack
-// comes to some 110 KiB; threads of musl have 128.)
-struct Packed {
-    alignas(64) double elements[kLargestTile];
-    const char *source = nullptr;
-    int64_t rows = 0, cols = 0;
-};
-struct Workspace {
-    Packed t, p;
+// (All that stands on a task's stack comes to some 110 KiB; threads of musl have 128.)
+struct Workspace : TileBuffers {
     double sums[kColumns];
     double row_factors[kGroupRows];  // where there is no scratch
-    Scratch *scratch;
 
-    explicit Workspace(Scratch *own) : scratch(own) {}
+    using TileBuffers::TileBuffers;
     void *factors() { return scratch != nullptr ? scratch->factors : row_factors; }
 };
-
-struct Operand {
-    const char *data;
-    int64_t stride;
-};
-
-// An operand's part of a tile that starts at `at`: `cols` along one axis, `rows` down the other.
-Grid grid_at(const Cursor &at, kldiv_role role, int64_t rows, const kldiv_axis &down, int64_t cols,
-             const kldiv_axis &along) {
-    return {at.at[role], rows, down.strides[role], cols, along.strides[role]};
-}
-
-Operand packed(const Plan &plan, kldiv_role role, const Grid &grid, Packed &buffer) {
-    assert(grid.rows * grid.cols <= kLargestTile);
-    const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
-                       (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
-    if (!again) {
-        pack(plan.operands[role], grid, plan.kernel_dtype, buffer.elements);
-        buffer.source = grid.data, buffer.rows = grid.rows, buffer.cols = grid.cols;
-    }
-    return {reinterpret_cast<const char *>(buffer.elements), grid.cols * item_size(plan.kernel_dtype)};
-}
-
-Operand input_at(const Plan &plan, kldiv_role role, bool in_place, const Cursor &at, int64_t rows, int64_t cols,
-                 Packed &buffer) {
-    const Grid grid = grid_at(at, role, rows, plan.other_axis(), cols, plan.kernel_axis());
-    if (in_place) return {grid.data, grid.row_stride};
-    return packed(plan, role, grid, buffer);
-}
-
-Tile tile_at(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, Workspace &work) {
-    const Operand t = input_at(plan, KLDIV_Y_TRUE, plan.t_in_place, at, rows, cols, work.t),
-                  p = input_at(plan, KLDIV_Y_PRED, plan.p_in_place, at, rows, cols, work.p);
-    return {t.data, p.data, t.stride, p.stride, rows, cols, nullptr, 0};
-}
-
-// Row after row without a gap.
-bool gapless(const Plan &plan, const Tile &tile) {
-    const int64_t row_bytes = tile.cols * item_size(plan.kernel_dtype);
-    return tile.t_stride == row_bytes && tile.p_stride == row_bytes;
-}
-bool gapless(const Plan &plan, const GradientTile &out, int64_t cols) {
-    const int64_t row_bytes = cols * item_size(plan.work_dtype());
-    return (out.t == nullptr || out.t_stride == row_bytes) && (out.p == nullptr || out.p_stride == row_bytes);
-}
-
-struct Output {
-    GradientTile gradients;
-    bool staged;
-};
-
-// Where the kernel is to write the gradients of the tile that starts at `at`. With `together` the tile's rows are read as
-// one, or several to a vector, which sums depend on: where gradients have gaps they are staged for its sake, if they fit.
-Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool together, const char *factors,
-                 Workspace &work) {
-    if (!plan.gradients()) return {};
-    const kldiv_axis &down = plan.other_axis();
-    const GradientTile direct = {at.at[KLDIV_GRAD_Y_TRUE], at.at[KLDIV_GRAD_Y_PRED], down.strides[KLDIV_GRAD_Y_TRUE],
-                                 down.strides[KLDIV_GRAD_Y_PRED], factors};
-    const bool fits = plan.needs_scratch() && tile.rows * tile.cols <= kLargestTile;
-    assert(fits || !plan.staged());
-    if (!plan.staged() && (!fits || !together || gapless(plan, direct, tile.cols))) return {direct, false};
-    const int64_t row_bytes = tile.cols * item_size(plan.work_dtype());
-    const auto staged = [&](kldiv_role grad, double *tile_of) {
-        return plan.has(grad) ? reinterpret_cast<char *>(tile_of) : nullptr;
-    };
-    return {{staged(KLDIV_GRAD_Y_TRUE, work.scratch->t), staged(KLDIV_GRAD_Y_PRED, work.scratch->p), row_bytes,
-             row_bytes, factors},
-            true};
-}
-
-// What stands staged goes where it belongs.
-void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, const Workspace &work) {
-    const auto one = [&](kldiv_role grad, const double *staged) {
-        if (!plan.has(grad)) return;
-        const Grid grid = grid_at(at, grad, rows, plan.other_axis(), cols, plan.kernel_axis());
-        plan.way == Way::streamed ? stream(staged, item_size(plan.work_dtype()), grid)
-                                  : unpack(staged, plan.work_dtype(), plan.operands[grad].dtype, grid);
-    };
-    one(KLDIV_GRAD_Y_TRUE, work.scratch->t);
-    one(KLDIV_GRAD_Y_PRED, work.scratch->p);
-}
 
 // ---- 16-bit elements that have no function of their own: a part of a tile at a time is widened for float32's ----
 
@@ -262,49 +173,11 @@ void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Works
     }
 }
 
-bool is_masked(const RowOperands &rows, const Group &group, int64_t row) {
-    return rows.has(KLDIV_MASK) && group.at.at[KLDIV_MASK][row * rows.axis.strides[KLDIV_MASK]] == 0;
-}
-
 bool all_masked(const RowOperands &rows, const Group &group) {
     if (!rows.has(KLDIV_MASK)) return false;
     for (int64_t r = 0; r < group.rows; ++r)
         if (!is_masked(rows, group, r)) return false;
     return true;
-}
-
-template <class Value>
-double value_at(const char *data) {
-    return static_cast<double>(*reinterpret_cast<const Value *>(data));
-}
-
-// What each row is multiplied by: the scale, and what it has of an operand.
-void multiply(const RowOperands &rows, const Group &group, kldiv_role role, double *values) {
-    if (!rows.has(role)) return;
-    const char *data = group.at.at[role];
-    const int64_t stride = rows.axis.strides[role];
-    const bool is_float = rows.operands[role].dtype == KLDIV_FLOAT32;
-    for (int64_t r = 0; r < group.rows; ++r)
-        values[r] *= is_float ? value_at<float>(data + r * stride) : value_at<double>(data + r * stride);
-}
-
-template <class Factor>
-void store_factors(const RowOperands &rows, const Group &group, const double *values, void *to) {
-    for (int64_t r = 0; r < group.rows; ++r)
-        static_cast<Factor *>(to)[r] = is_masked(rows, group, r) ? 0 : static_cast<Factor>(values[r]);
-}
-
-// A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)
-struct Span {
-    int64_t first_run, last_run, from, count;
-};
-
-Span span_of(const Plan &plan, int64_t piece) {
-    if (plan.pieces == 1) return {0, plan.runs.size(), 0, plan.class_axis.extent};
-    const int64_t first = piece / plan.pieces_per_run * plan.runs_per_piece;
-    const int64_t from = piece % plan.pieces_per_run * plan.piece_length;
-    return {first, std::min(first + plan.runs_per_piece, plan.runs.size()), from,
-            std::min(plan.piece_length, plan.class_axis.extent - from)};
 }
 
 // work.sums = one piece of each row of the group; its gradients where they belong.
@@ -323,58 +196,7 @@ void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &w
     }
 }
 
-template <class Out>
-void write(const double *sums, int64_t n, char *out, int64_t stride) {
-    for (int64_t r = 0; r < n; ++r) *reinterpret_cast<Out *>(out + r * stride) = static_cast<Out>(sums[r]);
-}
-
-// In eight lanes: one would make every addition wait for the last.
-double sum_of(const double *values, int64_t n) {
-    double lanes[8] = {};
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int l = 0; l < 8; ++l) lanes[l] += values[i + l];
-    for (int l = 0; i < n; ++i, ++l) lanes[l] += values[i];
-    for (int width = 4; width > 0; width /= 2)
-        for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-    return lanes[0];
-}
-
-Scratch *scratch_of(const Plan &plan, int worker) { return plan.scratch == nullptr ? nullptr : plan.scratch + worker; }
-
 }  // namespace
-
-Group group_at(const Plan &plan, int64_t number) {
-    if (plan.groups == 1) return {plan.start, plan.row_axis.extent};
-    Group group = {plan.start, 0};
-    const int64_t from = number % plan.groups_per_axis * plan.group_rows;
-    group.at.seek(plan.batch, number / plan.groups_per_axis);
-    group.at.advance(plan.row_axis, from);
-    group.rows = std::min(plan.group_rows, plan.row_axis.extent - from);
-    return group;
-}
-
-void read_factors(const RowOperands &rows, const Group &group, kldiv_dtype format, double *scratch, void *to) {
-    std::fill_n(scratch, group.rows, rows.scale);
-    multiply(rows, group, KLDIV_UPSTREAM, scratch);
-    multiply(rows, group, KLDIV_WEIGHT, scratch);
-    format == KLDIV_FLOAT64 ? store_factors<double>(rows, group, scratch, to)
-                            : store_factors<float>(rows, group, scratch, to);
-}
-
-double finish(const RowOperands &rows, const Group &group, double *sums) {
-    multiply(rows, group, KLDIV_WEIGHT, sums);
-    if (rows.has(KLDIV_MASK))
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] = is_masked(rows, group, r) ? 0 : sums[r];
-    if (!rows.has(KLDIV_OUT)) return sum_of(sums, group.rows);
-    if (rows.scale != 1)
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] *= rows.scale;
-    char *out = group.at.at[KLDIV_OUT];
-    const int64_t stride = rows.axis.strides[KLDIV_OUT];
-    rows.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(sums, group.rows, out, stride)
-                                                    : write<double>(sums, group.rows, out, stride);
-    return 0;
-}
 
 void run_groups(void *context, int worker, int64_t task) {
     const Plan &plan = *static_cast<const Plan *>(context);

@@ -20,10 +20,6 @@
 namespace kldiv {
 namespace {
 
-// The order of summation, the same on every ISA: element i of a segment goes to virtual lane i % 16, in the element's
-// own format; at the segment's end the lanes become doubles and a tree adds them.
-constexpr int kLanes = 16;
-
 // The parameters in every lane.
 template <class V>
 struct Constants {
@@ -98,11 +94,6 @@ struct Terms {
         }
         for (; c < cols; ++c) sums[c] += true_value(terms[c]);
     }
-};
-
-template <class V>
-struct Gradients {
-    V t, p;
 };
 
 template <class Term, class Load, bool General, Wanted wanted>

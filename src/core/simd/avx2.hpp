@@ -54,6 +54,9 @@ struct VecF32 {
     static VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
     // x stands second: of two operands one of which is NaN, MAXPS and MINPS return the second.
     static VecF32 clip(VecF32 x, VecF32 lo, VecF32 hi) { return {_mm256_min_ps(hi.v, _mm256_max_ps(lo.v, x.v))}; }
+    // Of two one of which is NaN, the second.
+    static VecF32 larger(VecF32 a, VecF32 b) { return {_mm256_max_ps(a.v, b.v)}; }
+    static VecF32 smaller(VecF32 a, VecF32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 
     static Bits bits(VecF32 x) { return _mm256_castps_si256(x.v); }
     static VecF32 from_bits(Bits x) { return {_mm256_castsi256_ps(x)}; }
@@ -61,6 +64,7 @@ struct VecF32 {
     static Bits add_bits(Bits a, Bits b) { return _mm256_add_epi32(a, b); }
     static Bits sub_bits(Bits a, Bits b) { return _mm256_sub_epi32(a, b); }
     static Bits and_bits(Bits a, Bits b) { return _mm256_and_si256(a, b); }
+    static Bits to_exponent(Bits n) { return _mm256_slli_epi32(n, mantissa_bits); }
     static VecF32 exponent_to_float(Bits e) { return {_mm256_cvtepi32_ps(e)}; }
 
     static Mask less(VecF32 a, VecF32 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ); }
@@ -106,6 +110,8 @@ struct VecF64 {
     static VecF64 div(VecF64 a, VecF64 b) { return {_mm256_div_pd(a.v, b.v)}; }
     static VecF64 fma(VecF64 a, VecF64 b, VecF64 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
     static VecF64 clip(VecF64 x, VecF64 lo, VecF64 hi) { return {_mm256_min_pd(hi.v, _mm256_max_pd(lo.v, x.v))}; }
+    static VecF64 larger(VecF64 a, VecF64 b) { return {_mm256_max_pd(a.v, b.v)}; }
+    static VecF64 smaller(VecF64 a, VecF64 b) { return {_mm256_min_pd(a.v, b.v)}; }
 
     static Bits bits(VecF64 x) { return _mm256_castpd_si256(x.v); }
     static VecF64 from_bits(Bits x) { return {_mm256_castsi256_pd(x)}; }
@@ -113,6 +119,7 @@ struct VecF64 {
     static Bits add_bits(Bits a, Bits b) { return _mm256_add_epi64(a, b); }
     static Bits sub_bits(Bits a, Bits b) { return _mm256_sub_epi64(a, b); }
     static Bits and_bits(Bits a, Bits b) { return _mm256_and_si256(a, b); }
+    static Bits to_exponent(Bits n) { return _mm256_slli_epi64(n, mantissa_bits); }
     static VecF64 exponent_to_float(Bits e) {
         const __m256i upper = _mm256_permutevar8x32_epi32(e, _mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7));
         return {_mm256_cvtepi32_pd(_mm256_castsi256_si128(upper))};

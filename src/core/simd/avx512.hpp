@@ -46,6 +46,9 @@ struct VecF32 {
     static VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
     // x stands second: of two operands one of which is NaN, MAXPS and MINPS return the second.
     static VecF32 clip(VecF32 x, VecF32 lo, VecF32 hi) { return {_mm512_min_ps(hi.v, _mm512_max_ps(lo.v, x.v))}; }
+    // Of two one of which is NaN, the second.
+    static VecF32 larger(VecF32 a, VecF32 b) { return {_mm512_max_ps(a.v, b.v)}; }
+    static VecF32 smaller(VecF32 a, VecF32 b) { return {_mm512_min_ps(a.v, b.v)}; }
 
     static Bits bits(VecF32 x) { return _mm512_castps_si512(x.v); }
     static VecF32 from_bits(Bits x) { return {_mm512_castsi512_ps(x)}; }
@@ -53,6 +56,7 @@ struct VecF32 {
     static Bits add_bits(Bits a, Bits b) { return _mm512_add_epi32(a, b); }
     static Bits sub_bits(Bits a, Bits b) { return _mm512_sub_epi32(a, b); }
     static Bits and_bits(Bits a, Bits b) { return _mm512_and_si512(a, b); }
+    static Bits to_exponent(Bits n) { return _mm512_slli_epi32(n, mantissa_bits); }
     static VecF32 exponent_to_float(Bits e) { return {_mm512_cvtepi32_ps(e)}; }
 
     static Mask less(VecF32 a, VecF32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
@@ -95,6 +99,8 @@ struct VecF64 {
     static VecF64 div(VecF64 a, VecF64 b) { return {_mm512_div_pd(a.v, b.v)}; }
     static VecF64 fma(VecF64 a, VecF64 b, VecF64 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
     static VecF64 clip(VecF64 x, VecF64 lo, VecF64 hi) { return {_mm512_min_pd(hi.v, _mm512_max_pd(lo.v, x.v))}; }
+    static VecF64 larger(VecF64 a, VecF64 b) { return {_mm512_max_pd(a.v, b.v)}; }
+    static VecF64 smaller(VecF64 a, VecF64 b) { return {_mm512_min_pd(a.v, b.v)}; }
 
     static Bits bits(VecF64 x) { return _mm512_castpd_si512(x.v); }
     static VecF64 from_bits(Bits x) { return {_mm512_castsi512_pd(x)}; }
@@ -102,6 +108,7 @@ struct VecF64 {
     static Bits add_bits(Bits a, Bits b) { return _mm512_add_epi64(a, b); }
     static Bits sub_bits(Bits a, Bits b) { return _mm512_sub_epi64(a, b); }
     static Bits and_bits(Bits a, Bits b) { return _mm512_and_si512(a, b); }
+    static Bits to_exponent(Bits n) { return _mm512_slli_epi64(n, mantissa_bits); }
     static VecF64 exponent_to_float(Bits e) { return {_mm512_cvtepi64_pd(e)}; }
 
     static Mask less(VecF64 a, VecF64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ); }

@@ -48,12 +48,17 @@ struct Vec16 {
         return {hi.v < raised ? hi.v : raised};
     }
 
+    // Of two one of which is NaN, the second.
+    static Vec16 larger(Vec16 a, Vec16 b) { return {a.v > b.v ? a.v : b.v}; }
+    static Vec16 smaller(Vec16 a, Vec16 b) { return {a.v < b.v ? a.v : b.v}; }
+
     static Bits bits(Vec16 x) { return reinterpret<Bits>(x.v); }
     static Vec16 from_bits(Bits x) { return {reinterpret<Values>(x)}; }
     static Bits splat_bits(W x) { return Bits{} + x; }
     static Bits add_bits(Bits a, Bits b) { return a + b; }
     static Bits sub_bits(Bits a, Bits b) { return a - b; }
     static Bits and_bits(Bits a, Bits b) { return a & b; }
+    static Bits to_exponent(Bits n) { return n << mantissa_bits; }
 
     static Mask less(Vec16 a, Vec16 b) { return a.v < b.v; }
     static Mask equal(Vec16 a, Vec16 b) { return a.v == b.v; }

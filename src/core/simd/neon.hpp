@@ -54,6 +54,9 @@ struct VecF32 {
     static VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
     // FMAX and FMIN propagate NaN, whichever operand it is.
     static VecF32 clip(VecF32 x, VecF32 lo, VecF32 hi) { return {vminq_f32(hi.v, vmaxq_f32(lo.v, x.v))}; }
+    // Of two one of which is NaN, the second.
+    static VecF32 larger(VecF32 a, VecF32 b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+    static VecF32 smaller(VecF32 a, VecF32 b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
 
     static Bits bits(VecF32 x) { return vreinterpretq_u32_f32(x.v); }
     static VecF32 from_bits(Bits x) { return {vreinterpretq_f32_u32(x)}; }
@@ -61,6 +64,7 @@ struct VecF32 {
     static Bits add_bits(Bits a, Bits b) { return vaddq_u32(a, b); }
     static Bits sub_bits(Bits a, Bits b) { return vsubq_u32(a, b); }
     static Bits and_bits(Bits a, Bits b) { return vandq_u32(a, b); }
+    static Bits to_exponent(Bits n) { return vshlq_n_u32(n, mantissa_bits); }
     static VecF32 exponent_to_float(Bits e) { return {vcvtq_f32_s32(vreinterpretq_s32_u32(e))}; }
 
     static Mask less(VecF32 a, VecF32 b) { return vcltq_f32(a.v, b.v); }
@@ -113,6 +117,8 @@ struct VecF64 {
     static VecF64 div(VecF64 a, VecF64 b) { return {vdivq_f64(a.v, b.v)}; }
     static VecF64 fma(VecF64 a, VecF64 b, VecF64 c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
     static VecF64 clip(VecF64 x, VecF64 lo, VecF64 hi) { return {vminq_f64(hi.v, vmaxq_f64(lo.v, x.v))}; }
+    static VecF64 larger(VecF64 a, VecF64 b) { return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)}; }
+    static VecF64 smaller(VecF64 a, VecF64 b) { return {vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v)}; }
 
     static Bits bits(VecF64 x) { return vreinterpretq_u64_f64(x.v); }
     static VecF64 from_bits(Bits x) { return {vreinterpretq_f64_u64(x)}; }
@@ -120,6 +126,7 @@ struct VecF64 {
     static Bits add_bits(Bits a, Bits b) { return vaddq_u64(a, b); }
     static Bits sub_bits(Bits a, Bits b) { return vsubq_u64(a, b); }
     static Bits and_bits(Bits a, Bits b) { return vandq_u64(a, b); }
+    static Bits to_exponent(Bits n) { return vshlq_n_u64(n, mantissa_bits); }
     static VecF64 exponent_to_float(Bits e) { return {vcvtq_f64_s64(vreinterpretq_s64_u64(e))}; }
 
     static Mask less(VecF64 a, VecF64 b) { return vcltq_f64(a.v, b.v); }

@@ -1,0 +1,121 @@
+// See row_task.hpp.
+#include "row_task.hpp"
+
+#include <algorithm>
+
+#include "convert.hpp"
+#include "tile.hpp"
+
+namespace kldiv {
+namespace {
+
+// Rows that go through all passes together, while the nearest caches hold their elements.
+constexpr int64_t kRowsAtOnce = 64;
+constexpr int64_t kElementsAtOnce = 8192;
+
+struct Workspace : TileBuffers {
+    double values[kGroupRows];
+    double row_factors[kGroupRows];
+
+    using TileBuffers::TileBuffers;
+};
+
+// visit(tile, where it starts, its first row) for the tiles of some classes of `rows` rows from `at` on.
+template <class Visit>
+void each_tile(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, TileBuffers &work,
+               const Visit &visit) {
+    const bool whole = plan.in_place() && !plan.staged();
+    const int64_t most_rows = whole ? rows : plan.tile_rows, most_cols = whole ? span.count : plan.tile_cols;
+    for (int64_t o = span.first_run; o < span.last_run; ++o) {
+        Cursor run = at;
+        run.seek(plan.runs, o);
+        run.advance(plan.class_axis, span.from);
+        for (int64_t r = 0; r < rows; r += most_rows, run.advance(plan.row_axis, most_rows)) {
+            Cursor cell = run;
+            for (int64_t c = 0; c < span.count; c += most_cols, cell.advance(plan.class_axis, most_cols))
+                visit(tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, span.count - c), work),
+                      cell, r);
+        }
+    }
+}
+
+void reduce(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, TileBuffers &work, RowState *states) {
+    each_tile(plan, at, rows, span, work, [&](const Tile &tile, const Cursor &, int64_t r) {
+        plan.rowwise->reduce(tile, plan.parameters, states + r);
+    });
+}
+
+// `factors`: of the first row and so on.
+void map(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, const char *factors, TileBuffers &work,
+         const RowState *states) {
+    each_tile(plan, at, rows, span, work, [&](const Tile &tile, const Cursor &cell, int64_t r) {
+        const Output out =
+            output_at(plan, cell, tile, false, factors + r * item_size(plan.work_dtype()), work);
+        plan.rowwise->map(tile, plan.parameters, out.gradients, states + r);
+        if (out.staged) deliver(plan, cell, tile.rows, tile.cols, work);
+    });
+}
+
+const char *factors_of(const Plan &plan, const Group &group, Workspace &work) {
+    if (plan.gradients()) read_factors(plan.rows(), group, plan.work_dtype(), work.values, work.row_factors);
+    return reinterpret_cast<const char *>(work.row_factors);
+}
+
+// work.values = what each row of the group comes to; its gradients where they belong.
+void do_group(const Plan &plan, const Group &group, Workspace &work) {
+    const Span span = span_of(plan, 0);
+    const char *factors = factors_of(plan, group, work);
+    const int64_t at_once = std::clamp<int64_t>(kElementsAtOnce / plan.row_size(), 1, kRowsAtOnce);
+    RowState states[kRowsAtOnce];
+    Cursor at = group.at;
+    for (int64_t first = 0; first < group.rows; first += at_once, at.advance(plan.row_axis, at_once)) {
+        const int64_t n = std::min(at_once, group.rows - first);
+        begin_states(*plan.rowwise, plan.rows(), group, first, n, states);
+        do reduce(plan, at, n, span, work, states);
+        while (plan.rowwise->next(plan.parameters, states, n));
+        for (int64_t i = 0; i < n; ++i) work.values[first + i] = states[i].value;
+        if (plan.gradients())
+            map(plan, at, n, span, factors + first * item_size(plan.work_dtype()), work, states);
+    }
+}
+
+}  // namespace
+
+void begin_states(const RowwiseFunctions &functions, const RowOperands &rows, const Group &group, int64_t first,
+                  int64_t n, RowState *states) {
+    functions.begin(states, n);
+    for (int64_t i = 0; rows.has(KLDIV_MASK) && i < n; ++i)
+        if (is_masked(rows, group, first + i)) states[i].value = 0, states[i].pass = kRowDone;
+}
+
+void run_row_groups(void *context, int worker, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
+    Workspace work(scratch_of(plan, worker));
+    double total = 0;
+    for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
+        const Group group = group_at(plan, g);
+        do_group(plan, group, work);
+        total += finish(plan.rows(), group, work.values);
+    }
+    if (plan.way == Way::streamed) end_streams();
+    plan.partial[task] = total;
+}
+
+void run_row_piece(void *context, int worker, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const Group group = group_at(plan, plan.first_group + task / plan.pieces);
+    const Span span = span_of(plan, task % plan.pieces);
+    const RowState *states = plan.states + task / plan.pieces * plan.group_rows;
+    Workspace work(scratch_of(plan, worker));
+    if (plan.mapping) {
+        map(plan, group.at, group.rows, span, factors_of(plan, group, work), work, states);
+        if (plan.way == Way::streamed) end_streams();
+        return;
+    }
+    RowState *partial = plan.partial_states + task * plan.group_rows;
+    std::copy_n(states, group.rows, partial);
+    reduce(plan, group.at, group.rows, span, work, partial);
+}
+
+}  // namespace kldiv
