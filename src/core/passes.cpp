@@ -8,6 +8,7 @@
 #include "convert.hpp"
 #include "kernel.hpp"
 #include "nest.hpp"
+#include "operations.hpp"
 
 namespace kldiv {
 namespace {
@@ -73,11 +74,20 @@ struct Part {
         for (int i = 0; i < ndim(); ++i) n *= counts(axes[i]) ? axes[i].extent : 1;
         return n;
     }
-    // The longest axis of those that `counts` names.
+    // Rows that have a state stay whole.
+    int cuttable() const { return is_rowwise(problem.options) ? problem.batch_ndim : ndim(); }
+    // Elements along the axes that can't be cut, of those that `counts` names.
+    template <class Predicate>
+    int64_t uncuttable(const Predicate &counts) const {
+        int64_t n = 1;
+        for (int i = cuttable(); i < ndim(); ++i) n *= counts(axes[i]) ? axes[i].extent : 1;
+        return n;
+    }
+    // The longest axis of those that `counts` names and that can be cut, or -1.
     template <class Predicate>
     int longest(const Predicate &counts) const {
         int found = -1;
-        for (int i = 0; i < ndim(); ++i)
+        for (int i = 0; i < cuttable(); ++i)
             if (counts(axes[i]) && (found < 0 || axes[i].extent > axes[found].extent)) found = i;
         return found;
     }
@@ -90,12 +100,12 @@ struct Part {
         part.axes[axis].extent = std::min(count, axes[axis].extent - from);
         return part;
     }
-    // visit(part) for parts of at most `most` elements along the axes that `counts` names.
+    // visit(part) for parts of at most `most` elements along the axes that `counts` names, as far as they can be cut.
     template <class Predicate, class Visit>
     kldiv_status each(int64_t most, const Predicate &counts, const Visit &visit) const {
         const int64_t n = size_of(counts);
-        if (n <= most) return visit(*this);
-        const int axis = longest(counts);
+        const int axis = n <= most ? -1 : longest(counts);
+        if (axis < 0 || axes[axis].extent == 1) return visit(*this);
         const int64_t step = std::max<int64_t>(1, axes[axis].extent * most / n);
         for (int64_t from = 0; from < axes[axis].extent; from += step) {
             const kldiv_status status = cut(axis, from, step).each(most, counts, visit);
@@ -235,12 +245,15 @@ bool is_summed(const kldiv_problem &problem, kldiv_role grad) {
 kldiv_status sum_gradient(const kldiv_problem &problem, kldiv_role grad, kldiv_status (*run)(const kldiv_problem &)) {
     const Part whole(problem);
     const auto is_kept = [grad](const kldiv_axis &axis) { return !is_repeated(axis, grad); };
-    const int64_t sums = std::min(kSums, whole.size_of(is_kept)),
-                  terms = std::min(whole.size(), std::max(kSummed, kSums));
+    const auto repeated = [grad](const kldiv_axis &axis) { return is_repeated(axis, grad); };
+    const int64_t kept_row = whole.uncuttable(is_kept), repeated_row = whole.uncuttable(repeated);
+    const int64_t most = std::max<int64_t>(1, kSums / repeated_row);
+    const int64_t sums = std::min(std::max(most, kept_row), whole.size_of(is_kept)),
+                  terms = std::min(whole.size(), std::max({kSummed, kSums, kept_row * repeated_row}));
     Summing summing = {grad, run, std::unique_ptr<double[]>(new (std::nothrow) double[sums]),
                        std::unique_ptr<double[]>(new (std::nothrow) double[terms])};
     if (!summing.sums || !summing.terms) return KLDIV_NO_MEMORY;
-    return whole.each(kSums, is_kept, [&](const Part &block) { return sum_block(block, summing); });
+    return whole.each(most, is_kept, [&](const Part &block) { return sum_block(block, summing); });
 }
 
 }  // namespace kldiv
