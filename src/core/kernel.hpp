@@ -74,7 +74,7 @@ constexpr int64_t kRowDone = -1;
 
 // `states`: one for each row of the tile. What is done, or was set to be, is not read.
 struct RowwiseFunctions {
-    void (*begin)(RowState *states, int64_t rows);
+    void (*begin)(RowState &);
     // One pass over the rows' elements; a state may be that of a part of its row.
     void (*reduce)(const Tile &, const Parameters &, RowState *states);
     // Of two parts of a row, after the same pass.

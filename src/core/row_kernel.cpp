@@ -8,8 +8,8 @@
 #include KLDIV_STRING(simd/KLDIV_ISA.hpp)
 #include "loops/lanes.hpp"
 #include "loops/loads.hpp"
-#include KLDIV_STRING(rows/KLDIV_ROWS.hpp)
 #include "loops/rowwise.hpp"
+#include KLDIV_STRING(rows/KLDIV_ROWS.hpp)
 // clang-format on
 
 namespace kldiv {
@@ -17,8 +17,8 @@ namespace {
 
 template <class Load>
 constexpr RowwiseFunctions functions() {
-    using Loops = Rowwise<Rows, Load>;
-    return {Loops::begin, Loops::reduce, Loops::merge, Loops::next, Loops::map};
+    using Loops = RowwiseOf<Rows, Load>;
+    return {Rows::begin, Loops::reduce, Rows::merge, Loops::next, Loops::map};
 }
 
 }  // namespace

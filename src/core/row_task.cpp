@@ -83,9 +83,10 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
 
 void begin_states(const RowwiseFunctions &functions, const RowOperands &rows, const Group &group, int64_t first,
                   int64_t n, RowState *states) {
-    functions.begin(states, n);
-    for (int64_t i = 0; rows.has(KLDIV_MASK) && i < n; ++i)
+    for (int64_t i = 0; i < n; ++i) {
+        functions.begin(states[i]);
         if (is_masked(rows, group, first + i)) states[i].value = 0, states[i].pass = kRowDone;
+    }
 }
 
 void run_row_groups(void *context, int worker, int64_t task) {

@@ -1,9 +1,13 @@
 // Passes over rows that have a state, and their gradients: written once over the operations of rows/ and the vector classes
 // of simd/. Included by row_kernel.cpp alone.
 //
-// An operation says what a row's state begins with, which pass over its elements is to be done (reduce), how the states of
-// two parts of a row become one (merge), what comes after a pass over all of it (next: another, or its value) and, with the
-// row's state complete, its gradients (map). Sums are those of separable.hpp: 16 lanes for a segment, then doubles.
+// An operation (Rows) says what a row's state begins with, how the states of two parts of a row become one (merge), and what
+// comes after a pass over all of it (next: another, or its value). reduce(visit) gives visit the pass that is to be done:
+//     step<V>          sixteen elements' part of it, V::lanes at a time
+//     show_last        of the sixteen that follow, so many are there
+//     end_segment, store
+// and map(visit) the gradients of a row that is done. Elements that aren't there read as one that is. Sums are those of
+// separable.hpp: 16 lanes for a segment, then doubles.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -13,114 +17,120 @@
 namespace kldiv {
 namespace {
 
-template <class V>
-struct Widened {
-    using T = typename V::Element;
-    alignas(64) T elements[kSegment];
+// Loops over a segment's vectors stay loops: unrolled they are four times the code, and no faster.
+#if defined(__clang__)
+#define KLDIV_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#define KLDIV_KEEP_LOOP _Pragma("GCC unroll 1")
+#endif
 
-    // A segment's elements where the vectors can read them: in place, or here.
-    template <class Load>
-    const T *read(const char *src, int64_t n) {
-        if constexpr (Load::size == sizeof(T)) {
-            return reinterpret_cast<const T *>(src);
-        } else {
-            int64_t i = 0;
-            for (; i + V::lanes <= n; i += V::lanes) Load::full(src + i * Load::size).store(elements + i);
-            const int left = static_cast<int>(n - i);
-            if (left > 0) Load::partial(src + i * Load::size, left).store_partial(elements + i, left);
-            return elements;
+// How a row's elements become vectors' elements: in place, or widened a segment at a time.
+template <class T>
+struct Reader {
+    const T *(*read)(const char *src, int64_t n, T *widened);
+    int64_t size;  // of an element, in bytes
+};
+
+template <class Load>
+const typename Load::Vec::Element *read_segment(const char *src, int64_t n, typename Load::Vec::Element *widened) {
+    using V = typename Load::Vec;
+    if constexpr (Load::size == sizeof(typename V::Element)) {
+        return reinterpret_cast<const typename V::Element *>(src);
+    } else {
+        int64_t i = 0;
+        for (; i + V::lanes <= n; i += V::lanes) Load::full(src + i * Load::size).store(widened + i);
+        const int left = static_cast<int>(n - i);
+        if (left > 0) Load::partial(src + i * Load::size, left).store_partial(widened + i, left);
+        return widened;
+    }
+}
+
+// Both sides of a row, in sixteens.
+template <class V>
+struct Sixteens {
+    using T = typename V::Element;
+    alignas(64) T wide_t[kSegment], wide_p[kSegment], last_t[kLanes], last_p[kLanes];
+
+    // visit(t, p, their number in the row, how many there are) for each sixteen; end() after each segment.
+    template <class Visit, class End>
+    void each(const Reader<T> &reader, const char *t, const char *p, int64_t n, const Visit &visit, const End &end) {
+        for (int64_t from = 0; from < n; from += kSegment) {
+            const int64_t count = n - from < kSegment ? n - from : kSegment;
+            const T *at_t = reader.read(t + from * reader.size, count, wide_t),
+                    *at_p = reader.read(p + from * reader.size, count, wide_p);
+            for (int64_t i = 0; i < count; i += kLanes) {
+                const int64_t left = count - i;
+                if (left >= kLanes)
+                    visit(at_t + i, at_p + i, from + i, kLanes);
+                else
+                    visit(fill(at_t + i, left, last_t), fill(at_p + i, left, last_p), from + i, left);
+            }
+            end();
         }
     }
-};
-
-// The last elements of a segment, in whole vectors.
-template <class T>
-struct Rest {
-    alignas(64) T elements[kLanes];
-
-    template <class Absent>
-    Rest(const T *src, int64_t n, const Absent &absent) {
-        for (int64_t l = 0; l < kLanes; ++l) elements[l] = l < n ? src[l] : absent(src[0]);
+    static const T *fill(const T *src, int64_t n, T *last) {
+        for (int64_t l = 0; l < kLanes; ++l) last[l] = src[l < n ? l : 0];
+        return last;
     }
-    const char *at(int lane) const { return reinterpret_cast<const char *>(elements + lane); }
+    static V load(const T *src) { return V::load(reinterpret_cast<const char *>(src)); }
 };
 
-// One for each pass and format, whatever the elements were read from: not inlined where it is called.
+// One for each pass and format, whatever the elements are read from.
 template <class V, class Pass>
-__attribute__((noinline)) void reduce_segment(const typename V::Element *t, const typename V::Element *p, int64_t n,
-                                              Pass &pass) {
+__attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &reader, const char *t, const char *p,
+                                          int64_t n, const Parameters &parameters, RowState &state) {
     using T = typename V::Element;
-    constexpr int vectors = kLanes / V::lanes;
-    Pass own(pass);  // in registers
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes)
-        for (int k = 0; k < vectors; ++k)
-            own.step(k, V::load(reinterpret_cast<const char *>(t + i + k * V::lanes)),
-                     V::load(reinterpret_cast<const char *>(p + i + k * V::lanes)));
-    if (i < n) {
-        const Rest<T> last_t(t + i, n - i, Pass::absent), last_p(p + i, n - i, Pass::absent);
-        for (int k = 0; k < vectors; ++k)
-            own.last(k, V::load(last_t.at(k * V::lanes)), V::load(last_p.at(k * V::lanes)));
-    }
-    own.end_segment();
-    pass = own;
+    Sixteens<V> sixteens;
+    Pass pass(parameters, state);
+    sixteens.each(
+        reader, t, p, n,
+        [&](const T *at_t, const T *at_p, int64_t, int64_t present) {
+            if (present < kLanes) pass.show_last(static_cast<int>(present));
+            KLDIV_KEEP_LOOP
+            for (int k = 0; k < kLanes / V::lanes; ++k)
+                pass.step(k, Sixteens<V>::load(at_t + k * V::lanes), Sixteens<V>::load(at_p + k * V::lanes));
+        },
+        [&] { pass.end_segment(); });
+    pass.store(state);
 }
 
 template <class V, class Map>
-__attribute__((noinline)) void map_segment(const typename V::Element *t, const typename V::Element *p, int64_t n,
-                                           const Map &map, typename V::Element *grad_t,
-                                           typename V::Element *grad_p) {
+__attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader, const char *t, const char *p, int64_t n,
+                                       const Map &map, typename V::Element *grad_t, typename V::Element *grad_p) {
     using T = typename V::Element;
-    int64_t i = 0;
-    for (; i + V::lanes <= n; i += V::lanes) {
-        const Gradients<V> grad = map.step(V::load(reinterpret_cast<const char *>(t + i)),
-                                           V::load(reinterpret_cast<const char *>(p + i)));
-        if (grad_t != nullptr) grad.t.store(grad_t + i);
-        if (grad_p != nullptr) grad.p.store(grad_p + i);
-    }
-    if (i == n) return;
-    const Rest<T> last_t(t + i, n - i, Map::absent), last_p(p + i, n - i, Map::absent);
-    const Gradients<V> grad = map.step(V::load(last_t.at(0)), V::load(last_p.at(0)));
-    if (grad_t != nullptr) grad.t.store_partial(grad_t + i, static_cast<int>(n - i));
-    if (grad_p != nullptr) grad.p.store_partial(grad_p + i, static_cast<int>(n - i));
+    Sixteens<V> sixteens;
+    sixteens.each(
+        reader, t, p, n,
+        [&](const T *at_t, const T *at_p, int64_t at, int64_t present) {
+            KLDIV_KEEP_LOOP
+            for (int l = 0; l < present; l += V::lanes) {
+                const Gradients<V> grad = map.step(Sixteens<V>::load(at_t + l), Sixteens<V>::load(at_p + l));
+                const int left = static_cast<int>(present - l);
+                const auto store = [&](V x, T *to) {
+                    if (to == nullptr) return;
+                    left < V::lanes ? x.store_partial(to + at + l, left) : x.store(to + at + l);
+                };
+                store(grad.t, grad_t);
+                store(grad.p, grad_p);
+            }
+        },
+        [] {});
 }
 
-template <class Rows, class Load>
+template <class Rows, class V>
 struct Rowwise {
-    using V = typename Load::Vec;
     using T = typename V::Element;
 
-    static void begin(RowState *states, int64_t rows) {
-        for (int64_t r = 0; r < rows; ++r) Rows::begin(states[r]);
-    }
-
-    static void reduce(const Tile &tile, const Parameters &parameters, RowState *states) {
+    static void reduce(const Reader<T> &reader, const Tile &tile, const Parameters &parameters, RowState *states) {
         for (int64_t r = 0; r < tile.rows; ++r) {
             if (states[r].pass == kRowDone) continue;
-            const char *t = tile.t + r * tile.t_stride, *p = tile.p + r * tile.p_stride;
-            Rows::template reduce<V>(parameters, states[r], [&](auto &pass) {
-                Widened<V> wide_t, wide_p;
-                for (int64_t i = 0; i < tile.cols; i += kSegment) {
-                    const int64_t n = tile.cols - i < kSegment ? tile.cols - i : kSegment;
-                    reduce_segment<V>(wide_t.template read<Load>(t + i * Load::size, n),
-                                      wide_p.template read<Load>(p + i * Load::size, n), n, pass);
-                }
-            });
+            Rows::template pass_of<V>(states[r])(reader, tile.t + r * tile.t_stride, tile.p + r * tile.p_stride,
+                                                 tile.cols, parameters, states[r]);
         }
     }
 
-    static void merge(RowState &into, const RowState &from) { Rows::merge(into, from); }
-
-    static bool next(const Parameters &parameters, RowState *states, int64_t rows) {
-        bool again = false;
-        for (int64_t r = 0; r < rows; ++r) {
-            if (states[r].pass != kRowDone) Rows::template next<T>(parameters, states[r]);
-            again |= states[r].pass != kRowDone;
-        }
-        return again;
-    }
-
-    static void map(const Tile &tile, const Parameters &parameters, const GradientTile &out, const RowState *states) {
+    static void map(const Reader<T> &reader, const Tile &tile, const Parameters &parameters, const GradientTile &out,
+                    const RowState *states) {
         for (int64_t r = 0; r < tile.rows; ++r) {
             const T factor = static_cast<const T *>(out.factors)[r];
             T *grad_t = out.t == nullptr ? nullptr : reinterpret_cast<T *>(out.t + r * out.t_stride);
@@ -130,17 +140,34 @@ struct Rowwise {
                 if (grad_p != nullptr) std::memset(grad_p, 0, tile.cols * sizeof(T));
                 continue;
             }
-            const char *t = tile.t + r * tile.t_stride, *p = tile.p + r * tile.p_stride;
             Rows::template map<V>(parameters, states[r], factor, [&](const auto &map) {
-                Widened<V> wide_t, wide_p;
-                for (int64_t i = 0; i < tile.cols; i += kSegment) {
-                    const int64_t n = tile.cols - i < kSegment ? tile.cols - i : kSegment;
-                    map_segment<V>(wide_t.template read<Load>(t + i * Load::size, n),
-                                   wide_p.template read<Load>(p + i * Load::size, n), n, map,
-                                   grad_t == nullptr ? nullptr : grad_t + i, grad_p == nullptr ? nullptr : grad_p + i);
-                }
+                map_row<V>(reader, tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, map, grad_t,
+                           grad_p);
             });
         }
+    }
+};
+
+// What the table holds, for elements as Load reads them.
+template <class Rows, class Load>
+struct RowwiseOf {
+    using V = typename Load::Vec;
+    using T = typename V::Element;
+    static constexpr Reader<T> kReader = {read_segment<Load>, Load::size};
+
+    static void reduce(const Tile &tile, const Parameters &parameters, RowState *states) {
+        Rowwise<Rows, V>::reduce(kReader, tile, parameters, states);
+    }
+    static bool next(const Parameters &parameters, RowState *states, int64_t rows) {
+        bool again = false;
+        for (int64_t r = 0; r < rows; ++r) {
+            if (states[r].pass != kRowDone) Rows::template next<T>(parameters, states[r]);
+            again |= states[r].pass != kRowDone;
+        }
+        return again;
+    }
+    static void map(const Tile &tile, const Parameters &parameters, const GradientTile &out, const RowState *states) {
+        Rowwise<Rows, V>::map(kReader, tile, parameters, out, states);
     }
 };
 

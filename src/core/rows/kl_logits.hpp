@@ -12,7 +12,7 @@
 // read off, one for the sums; where that c turns out a bad one (two maxima that say little about the rest), a third with
 // c moved by E. Rows that are far apart have log p's normaliser from sum e^b, which needs no c.
 //
-// Gradients, with d = log(t / p):     a: t (d - KL) / T     b: (p - t) / T = t (e^-d - 1) / T
+// Gradients, with d = log(t / p):     a: t (d - KL) / T = t (x - E) / T     b: (p - t) / T = t (e^-d - 1) / T
 #pragma once
 #include "../math/exp.hpp"
 
@@ -67,25 +67,24 @@ struct KlLogits {
     template <class V>
     struct Range {
         using T = typename V::Element;
-        V high_a[kVectors<V>], high_b[kVectors<V>], low_a[kVectors<V>], high_d[kVectors<V>], low_d[kVectors<V>];
+        static constexpr int kHighs = kHighD - kHighA + 1, kLows = kLowD - kLowA + 1;
+        V high[kHighs][kVectors<V>], low[kLows][kVectors<V>];
 
-        Range() {
-            for (int k = 0; k < kVectors<V>; ++k) {
-                high_a[k] = high_b[k] = high_d[k] = V::splat(-kInfinity);
-                low_a[k] = low_d[k] = V::splat(kInfinity);
-            }
+        Range(const Parameters &, const RowState &) {
+            for (auto &vectors : high)
+                for (V &x : vectors) x = V::splat(-kInfinity);
+            for (auto &vectors : low)
+                for (V &x : vectors) x = V::splat(kInfinity);
         }
-        // What stands for elements that aren't there: one that is.
-        static T absent(T present) { return present; }
+        void show_last(int) {}
         void step(int k, V a, V b) {
             const V d = V::sub(a, b);
-            high_a[k] = V::larger(a, high_a[k]);
-            high_b[k] = V::larger(b, high_b[k]);
-            low_a[k] = V::smaller(a, low_a[k]);
-            high_d[k] = V::larger(d, high_d[k]);
-            low_d[k] = V::smaller(d, low_d[k]);
+            high[0][k] = V::larger(a, high[0][k]);
+            high[1][k] = V::larger(b, high[1][k]);
+            high[2][k] = V::larger(d, high[2][k]);
+            low[0][k] = V::smaller(a, low[0][k]);
+            low[1][k] = V::smaller(d, low[1][k]);
         }
-        void last(int k, V a, V b) { step(k, a, b); }
         void end_segment() {}
         static double extreme(const V (&x)[kVectors<V>], int sign) {
             T lanes[kLanes];
@@ -95,11 +94,8 @@ struct KlLogits {
             return lanes[0];
         }
         void store(RowState &state) const {
-            RowState part;
-            part.held[kHighA] = extreme(high_a, 1), part.held[kLowA] = extreme(low_a, -1);
-            part.held[kHighB] = extreme(high_b, 1);
-            part.held[kHighD] = extreme(high_d, 1), part.held[kLowD] = extreme(low_d, -1);
-            merge(state, part);
+            for (int i = 0; i < kHighs; ++i) raise(state.held[kHighA + i], extreme(high[i], 1), 1);
+            for (int i = 0; i < kLows; ++i) raise(state.held[kLowA + i], extreme(low[i], -1), -1);
         }
     };
 
@@ -107,17 +103,29 @@ struct KlLogits {
     template <class V>
     struct Scale {
         using T = typename V::Element;
-        V high_a, high_b, center, shift, inverse;  // shift: of b, to the scale of a
+        alignas(64) T high_a[kLanes], high_b[kLanes];  // infinite where no element is, whose exponential then is 0
+        V center, shift, inverse;                      // shift: of b, to the scale of a
 
         Scale(const Parameters &parameters, const RowState &state)
-            : high_a(of(state.held[kHighA])),
-              high_b(of(state.held[kHighB])),
-              center(of(state.held[kCenter])),
+            : center(of(state.held[kCenter])),
               shift(of((state.held[kHighB] - state.held[kHighA]) + state.held[kCenter])),
-              inverse(of(parameters.inverse_temperature)) {}
+              inverse(of(parameters.inverse_temperature)) {
+            for (int l = 0; l < kLanes; ++l) {
+                high_a[l] = static_cast<T>(state.held[kHighA]);
+                high_b[l] = static_cast<T>(state.held[kHighB]);
+            }
+        }
         static V of(double x) { return V::splat(static_cast<T>(x)); }
-        V exp_a(V a) const { return exponential(V::mul(V::sub(a, high_a), inverse)); }
-        V exp_b(V b) const { return exponential(V::mul(V::add(V::sub(b, high_b), shift), inverse)); }
+        static V at(const T (&high)[kLanes], int k) {
+            return V::load(reinterpret_cast<const char *>(high + k * V::lanes));
+        }
+        void show_last(int present) {
+            for (int l = present; l < kLanes; ++l) high_a[l] = high_b[l] = static_cast<T>(kInfinity);
+        }
+        V exp_a(int k, V a) const { return exponential(V::mul(V::sub(a, at(high_a, k)), inverse)); }
+        V exp_b(int k, V b) const {
+            return exponential(V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse));
+        }
         V difference(V a, V b) const { return V::mul(V::sub(V::sub(a, b), center), inverse); }
         // For any a and b. Where a is no part of the row, any number beyond 1, for its weight is 0.
         V any_difference(V a, V b) const {
@@ -131,60 +139,46 @@ struct KlLogits {
     template <class V, bool Near>
     struct Sums {
         using T = typename V::Element;
+        static constexpr int kCount = kOther - kS + 1;
         Scale<V> scale;
-        V s[kVectors<V>], e[kVectors<V>], psi[kVectors<V>], other[kVectors<V>];
-        double totals[kOther - kS + 1] = {};
+        V sums[kCount][kVectors<V>];
+        double totals[kCount] = {};
 
         Sums(const Parameters &parameters, const RowState &state) : scale(parameters, state) { clear(); }
         void clear() {
-            for (int k = 0; k < kVectors<V>; ++k) s[k] = e[k] = psi[k] = other[k] = V::splat(0);
+            for (auto &vectors : sums)
+                for (V &x : vectors) x = V::splat(0);
         }
-        static T absent(T) { return -static_cast<T>(kInfinity); }
-        void step(int k, V a, V b) { Near ? step_near(k, a, b) : last(k, a, b); }
-        void step_near(int k, V a, V b) {
-            const V x = scale.difference(a, b), weight = scale.exp_a(a), weighted = V::mul(weight, x);
-            s[k] = V::add(s[k], weight);
-            e[k] = V::add(e[k], weighted);
-            psi[k] = V::fma(V::mul(weighted, x), bregman_quotient(x), psi[k]);
+        void show_last(int present) { scale.show_last(present); }
+        void step(int k, V a, V b) {
+            const V x = Near ? scale.difference(a, b) : scale.any_difference(a, b);
+            const V weight = scale.exp_a(k, a), weighted = V::mul(weight, x);
+            V &psi = sums[kPsi - kS][k];
+            const V near = V::fma(V::mul(weighted, x), bregman_quotient(x), psi);
+            sums[0][k] = V::add(sums[0][k], weight);
+            sums[kE - kS][k] = V::add(sums[kE - kS][k], weighted);
+            if constexpr (Near) {
+                psi = near;
+            } else {
+                const V other = scale.exp_b(k, b);
+                const V far = V::add(psi, V::add(V::sub(other, weight), weighted));
+                psi = V::select(V::less(V::mul(x, x), V::splat(1)), near, far);
+                sums[kOther - kS][k] = V::add(sums[kOther - kS][k], other);
+            }
         }
-        // Any elements, absent ones too; of near ones the same bits.
-        void last(int k, V a, V b) {
-            const V x = scale.any_difference(a, b), weight = scale.exp_a(a), weighted = V::mul(weight, x);
-            const V x2 = V::mul(x, x), b_weight = scale.exp_b(b);
-            const V near = V::fma(V::mul(weighted, x), bregman_quotient(x), psi[k]);
-            const V far = V::add(psi[k], V::add(V::sub(b_weight, weight), weighted));
-            s[k] = V::add(s[k], weight);
-            e[k] = V::add(e[k], weighted);
-            psi[k] = V::select(V::less(x2, V::splat(kNearBound)), near, far);
-            other[k] = V::add(other[k], b_weight);
-        }
-        // A bit more than 1, for what rounding does to those that next() has found near.
-        static constexpr T kNearBound = static_cast<T>(1.0001);
         void end_segment() {
-            totals[0] += V::tree_sum(s);
-            totals[1] += V::tree_sum(e);
-            totals[2] += V::tree_sum(psi);
-            if constexpr (!Near) totals[3] += V::tree_sum(other);
+            for (int i = 0; i < kCount; ++i) totals[i] += V::tree_sum(sums[i]);
             clear();
         }
         void store(RowState &state) const {
-            for (int sum = kS; sum <= kOther; ++sum) state.held[sum] += totals[sum - kS];
+            for (int i = 0; i < kCount; ++i) state.held[kS + i] += totals[i];
         }
     };
 
-    // walk(pass) visits the row's elements.
-    template <class V, class Walk>
-    static void reduce(const Parameters &parameters, RowState &state, const Walk &walk) {
-        const auto run = [&](auto pass) {
-            walk(pass);
-            pass.store(state);
-        };
-        if (state.pass == kRange)
-            run(Range<V>());
-        else if (flag(state, kIsNear))
-            run(Sums<V, true>(parameters, state));
-        else
-            run(Sums<V, false>(parameters, state));
+    template <class V>
+    static auto pass_of(const RowState &state) {
+        if (state.pass == kRange) return reduce_row<V, Range<V>>;
+        return flag(state, kIsNear) ? reduce_row<V, Sums<V, true>> : reduce_row<V, Sums<V, false>>;
     }
 
     // ---- Between passes ----
@@ -244,34 +238,35 @@ struct KlLogits {
     struct Map {
         using T = typename V::Element;
         const Scale<V> scale;
-        const V factor, value, log_ratio, of_a, of_b;
+        const V factor, mean, log_ratio, of_a, of_b;
 
         Map(const Parameters &parameters, const RowState &state, T row_factor)
             : scale(parameters, state),
               factor(Scale<V>::of(static_cast<double>(row_factor) * parameters.inverse_temperature)),
-              value(Scale<V>::of(state.value)),
+              mean(Scale<V>::of(state.held[kE] / state.held[kS])),
               log_ratio(Scale<V>::of(state.held[kLogRatio])),
               of_a(Scale<V>::of(1 / state.held[kS])),
               of_b(Scale<V>::of(1 / state.held[kOther])) {}
-        static T absent(T present) { return present; }
+        // Lanes of k = 0 all hold the row's maximum; those that aren't there are not stored.
         Gradients<V> step(V a, V b) const {
-            const V t = V::mul(scale.exp_a(a), of_a), d = V::add(scale.difference(a, b), log_ratio);
+            const V x = scale.difference(a, b), d = V::add(x, log_ratio);
+            const V t = V::mul(scale.exp_a(0, a), of_a);
             const V zero = V::splat(0), d2 = V::mul(d, d);
             V p_minus_t = V::mul(t, V::sub(V::mul(d2, bregman_quotient(d)), d));
+            V slope = V::mul(t, V::sub(x, mean));
             if constexpr (!Close) {
-                const V far = V::sub(V::mul(scale.exp_b(b), of_b), t);
+                const V far = V::sub(V::mul(scale.exp_b(0, b), of_b), t);
                 p_minus_t = V::select(V::less(d2, V::splat(1)), p_minus_t, far);
+                slope = V::select(V::equal(t, zero), zero, slope);
             }
-            V slope = V::mul(t, V::sub(d, value));
-            if constexpr (!Close) slope = V::select(V::equal(t, zero), zero, slope);
             return {V::mul(factor, slope), V::mul(factor, p_minus_t)};
         }
     };
 
-    template <class V, class Walk>
-    static void map(const Parameters &parameters, const RowState &state, typename V::Element factor, const Walk &walk) {
-        flag(state, kIsClose) ? walk(Map<V, true>(parameters, state, factor))
-                              : walk(Map<V, false>(parameters, state, factor));
+    template <class V, class Visit>
+    static void map(const Parameters &parameters, const RowState &state, typename V::Element factor, const Visit &visit) {
+        flag(state, kIsClose) ? visit(Map<V, true>(parameters, state, factor))
+                              : visit(Map<V, false>(parameters, state, factor));
     }
 };
 
