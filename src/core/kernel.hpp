@@ -5,6 +5,9 @@
 
 #include "kldiv.h"
 
+// For what a loop's step is made of, where the compiler, left to itself, would call it.
+#define KLDIV_INLINE inline __attribute__((always_inline))
+
 namespace kldiv {
 
 // A block of rows that the kernel reads in place: elements side by side in a row (or, for column_sums, along `cols`).

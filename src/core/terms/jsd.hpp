@@ -14,7 +14,7 @@ struct Jsd {
 
     // generalized_kl of x and the mixture m, and its logarithm; `difference`: x - m.
     template <bool General, class V>
-    static Generalized<V> side(V x, V m, V difference) {
+    static KLDIV_INLINE Generalized<V> side(V x, V m, V difference) {
         if constexpr (General) {
             const Generalized<V> g = any_generalized(x, m, difference);
             return {V::select(V::equal(x, V::splat(0)), m, g.value), log_with_infinities(x, m, g.log)};
@@ -30,7 +30,7 @@ struct Jsd {
     struct Sides {
         Generalized<V> t, p;
         template <class Constants>
-        Sides(V y_true, V y_pred, const Constants &c) {
+        KLDIV_INLINE Sides(V y_true, V y_pred, const Constants &c) {
             V m = V::fma(c.beta, y_true, V::mul(c.rest, y_pred));
             if constexpr (General)  // beside the smallest subnormals the mixture is lost
                 m = V::select(V::equal(m, V::splat(0)), V::select(V::less(y_true, y_pred), y_pred, y_true), m);
@@ -39,7 +39,7 @@ struct Jsd {
             p = side<General>(y_pred, m, V::sub(V::splat(0), V::mul(c.beta, difference)));
         }
         template <class Constants>
-        V value(V y_true, V y_pred, const Constants &c) const {
+        KLDIV_INLINE V value(V y_true, V y_pred, const Constants &c) const {
             const V mixed = V::fma(c.beta, t.value, V::mul(c.rest, p.value));
             if constexpr (!General) return mixed;
             const V zero = V::splat(0);
