@@ -6,6 +6,7 @@ views made; what needs the library's own arithmetic comes in as a function.
 
 import math
 import operator
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ REDUCTIONS = (
     None,
 )
 
-FORMS = tuple(_core.forms())  # by their numbers
+FORMS = tuple(map(sys.intern, _core.forms()))  # by their numbers; interned as names in code are
 PROBS = ("probs", "probs")
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
