@@ -107,6 +107,8 @@ def paths():
     yield "conversion", lambda: kl(t.astype(">f8"), p.astype(np.int64))
     yield "lists", lambda: kl([[0.5, 0.5]], [[0.25, 0.75]])
     yield "no clip", lambda: kl(t, p, epsilon=None)
+    yield "logits", lambda: kl(t, p, form="logits", temperature=2.0)
+    yield "two forms", lambda: kl([[0.5, 0.5]], [[0.25, 0.75]], form=["logits", "logits"])
     yield "empty", lambda: kl(t[:0], p[:0])
     yield "bad shapes", lambda: _refused(t, p[:, :3])
     yield "bad dtype", lambda: _refused(bad, p[0])
@@ -115,6 +117,8 @@ def paths():
     yield "bad epsilon", lambda: _refused(t, p, epsilon=2.0)
     yield "bad out", lambda: _refused(t, p, reduction="none", out=out[:2])
     yield "bad weights", lambda: _refused(t, p, sample_weight=np.ones(7))
+    yield "bad form", lambda: _refused(t, p, form=("probs", "logits"))
+    yield "bad temperature", lambda: _refused(t, p, temperature=2.0)
     yield "bad threads", lambda: _refused(t, p, num_threads=0)
     yield "bad arguments", lambda: _refused(t)
 

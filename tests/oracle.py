@@ -94,3 +94,28 @@ def exact_slopes(name, y_true, y_pred, beta=0.5):
         np.array([slope(*pair, wrt_true) for pair in pairs]).reshape(y_true.shape)
         for wrt_true in (1, 0)
     ]
+
+
+# ---- rows of logits ----
+
+
+def logits_row(y_true, y_pred, temperature=1):
+    """kl of the softmaxes of two lists of numbers over a temperature, and its slopes by each of either."""
+    scale = 1 / mpmath.mpf(temperature)
+    a, b = ([scale * x for x in row] for row in (y_true, y_pred))
+    a_sum, b_sum = (mpmath.log(mpmath.fsum(map(mpmath.exp, row))) for row in (a, b))
+    t_logs, p_logs = [x - a_sum for x in a], [x - b_sum for x in b]
+    pairs = [(mpmath.exp(t), mpmath.exp(p), t - p) for t, p in zip(t_logs, p_logs, strict=True)]
+    value = mpmath.fsum(t * ratio for t, _, ratio in pairs)
+    by_true = [scale * t * (ratio - value) for t, _, ratio in pairs]
+    by_pred = [scale * (p - t) for t, p, _ in pairs]
+    return value, by_true, by_pred
+
+
+def exact_logits(y_true, y_pred, temperature=1):
+    """Rows of two finite arrays of rows, and both slopes, each correct to the last bit of a double."""
+    rows = [
+        logits_row(*([mpmath.mpf(float(v)) for v in x] for x in pair), temperature)
+        for pair in zip(y_true, y_pred, strict=True)
+    ]
+    return [np.array(found, dtype=object).astype(float) for found in zip(*rows, strict=True)]

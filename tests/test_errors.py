@@ -80,6 +80,21 @@ CASES = {
     "None": (dict(y_true=None), TypeError, "y_true is None; expected an array"),
     "num_threads 0": (dict(num_threads=0), ValueError, "num_threads is 0; expected an integer"),
     "num_threads float": (dict(num_threads=1.5), TypeError, "num_threads is of type float"),
+    "form": (dict(form="logit"), ValueError, "form is 'logit'; expected one of: 'probs', 'logits'"),
+    "form type": (dict(form=1), TypeError, "form is 1; expected one of: 'probs'"),
+    "forms": (dict(form=("probs", "logits")), ValueError, "form is .* expected one that kl takes"),
+    "temperature": (dict(temperature=2), ValueError, "temperature is 2, which is for logits alone"),
+    "temperature 0": (
+        dict(temperature=0),
+        ValueError,
+        "temperature is 0; expected a finite number",
+    ),
+    "temperature type": (dict(temperature="1"), TypeError, "temperature is '1'; expected a finite"),
+    "epsilon of logits": (
+        dict(form="logits", epsilon=1e-3),
+        ValueError,
+        "epsilon is 0.001, but logits are not clipped",
+    ),
     "unknown keyword": (dict(eps=1e-7), TypeError, "eps"),
 }
 

@@ -312,13 +312,19 @@ def any_call(rng, name, gradients):
         keywords["mask"] = np.asarray(rng.random(beside(rng, rows)) < 0.6)
     if BY_NAME[name].parameters:
         keywords["beta"] = draw(rng, [0, 0.25, 0.5, 1.0])
+    forms = draw(rng, BY_NAME[name].forms)
+    keywords["form"] = draw(rng, [forms, list(forms), *forms[: forms[0] == forms[1]]])
+    if "logits" in forms:
+        keywords["epsilon"] = draw(rng, [1e-7, None])
+        keywords["temperature"] = draw(rng, [1, 0.5, 3.0])
     if gradients:
         keywords["wrt"] = draw(rng, [*BOTH, BOTH, BOTH[::-1], ["y_true"]])
         keywords["upstream"] = draw(rng, [None, 1.5, -2, np.array(0.3)])
         if keywords["reduction"] in (None, "none") and rng.random() < 0.5:
             dtype = draw(rng, [np.float32, np.float64])
             keywords["upstream"] = np.asarray(rng.normal(size=rows), dtype)
-    return t, p, {k: v for k, v in keywords.items() if rng.random() < 0.9}
+    kept = {"form"} if "logits" in forms else set()  # what other keywords hang on
+    return t, p, {k: v for k, v in keywords.items() if k in kept or rng.random() < 0.9}
 
 
 def beside(rng, rows):

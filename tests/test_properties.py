@@ -31,19 +31,24 @@ def laid_out(x, layout):
     return x
 
 
+def probabilities(rng, shape, scale, dtype):
+    """Now and then beyond the clip, at either end."""
+    x = rng.gamma(0.3, size=shape) * scale
+    return np.clip(np.round(x), 0, 2) if dtype.kind in "biu" else x
+
+
 @st.composite
-def arrays(draw, shape):
+def arrays(draw, shape, numbers):
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
-    # Now and then beyond the clip, at either end.
-    x = rng.gamma(0.3, size=shape) * draw(st.sampled_from([1, 1, 1e-6, 10]))
-    x = np.clip(np.round(x), 0, 2) if dtype.kind in "biu" else x
+    x = numbers(rng, shape, draw(st.sampled_from([1, 1, 1e-6, 10])), dtype)
     return laid_out(x.astype(dtype), draw(st.sampled_from(LAYOUTS)))
 
 
 @st.composite
-def calls(draw):
+def calls(draw, numbers=probabilities):
+    """Any two arrays, of what `numbers` draws, and the keywords of a call."""
     most = draw(st.sampled_from([3, 20, 700]))
     dims = 3 if most < 700 else 2
     both = draw(
@@ -55,7 +60,7 @@ def calls(draw):
     assume(
         len(long) - len(short) != 1 or long[-1] != 1
     )  # Keras's rank rule: tests/test_keras_parity.py
-    y_true, y_pred = (draw(arrays(shape)) for shape in both.input_shapes)
+    y_true, y_pred = (draw(arrays(shape, numbers)) for shape in both.input_shapes)
     shape = both.result_shape
     axes = st.lists(st.integers(0, len(shape) - 1), min_size=1, max_size=len(shape), unique=True)
     axis = tuple(sorted(draw(axes)))
@@ -81,6 +86,11 @@ def expected(y_true, y_pred, work, *, axis, epsilon, reduction, sample_weight, m
     )
     rows = oracle(y_true, y_pred, axis, epsilon, work)
     size = np.abs(t * log_ratio(t, p)).sum(axis=axis)
+    return reduced(rows, size, reduction, sample_weight, mask)
+
+
+def reduced(rows, size, reduction, sample_weight, mask):
+    """What the reduction makes of rows and of their magnitudes."""
     weight = np.ones(rows.shape) if sample_weight is None else sample_weight
     kept = np.ones(rows.shape) if mask is None else mask
     divisor = {"sum": 1, "none": 1, "batchmean": rows.shape[0] if rows.shape else 1}.get(

@@ -7,6 +7,7 @@ python tools/stubs.py --check    fail if they are not what would be written
 import sys
 from pathlib import Path
 
+from kldiv_fast._meaning import FORMS
 from kldiv_fast._operations import OPERATIONS
 
 PACKAGE = Path(__file__).parents[1] / "python" / "kldiv_fast"
@@ -32,6 +33,7 @@ class _SupportsDlpack(Protocol):
 _Array: TypeAlias = ArrayLike | _SupportsDlpack
 _Float: TypeAlias = np.float32 | np.float64
 _Argument: TypeAlias = Literal["y_true", "y_pred"]
+_Form: TypeAlias = Literal[{forms}]
 _Gradient: TypeAlias = NDArray[_Float]
 _Written: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
@@ -105,7 +107,9 @@ def overloaded(name, parameters, arguments, result):
 def shared(reduction):
     return [
         "axis: int | tuple[int, ...] | list[int] = -1",
+        'form: _Form | tuple[_Form, _Form] | list[_Form] = "probs"',
         "epsilon: float | None = 1e-7",
+        "temperature: float = 1.0",
         "base: float | None = None",
         f"reduction: {reduction}",
         "sample_weight: _Array | None = None",
@@ -127,8 +131,9 @@ def functions(operation):
 def package():
     import kldiv_fast
 
+    forms = ", ".join(f'"{name}"' for name in FORMS)
     return (
-        HEAD.format(names=names_of(kldiv_fast.__all__))
+        HEAD.format(names=names_of(kldiv_fast.__all__), forms=forms)
         + "".join("".join(functions(operation)) for operation in OPERATIONS)
         + TAIL
     )

@@ -14,6 +14,7 @@ from kldiv_fast import _core
 from kldiv_fast._arrays import as_array, cast, is_float, is_sequence, refuse
 from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import (
+    FORMS,
     Weights,
     attach_weights,
     broadcast,
@@ -21,7 +22,9 @@ from kldiv_fast._meaning import (
     check_axes,
     check_beta,
     check_epsilon,
+    check_form,
     check_reduction,
+    check_temperature,
     check_threads,
     classes_last,
     divisor,
@@ -48,7 +51,9 @@ def value_function(operation):
         y_pred,
         *,
         axis=-1,
+        form="probs",
         epsilon=1e-7,
+        temperature=1.0,
         base=None,
         reduction="mean",
         sample_weight=None,
@@ -57,7 +62,7 @@ def value_function(operation):
         num_threads=None,
         **parameters,
     ):
-        options = Options.read(operation, epsilon, base, num_threads, parameters)
+        options = Options.read(operation, epsilon, base, num_threads, parameters, form, temperature)
         problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
         return compute(problem, out)
 
@@ -74,7 +79,9 @@ def gradient_function(operation):
         *,
         wrt="y_pred",
         axis=-1,
+        form="probs",
         epsilon=1e-7,
+        temperature=1.0,
         base=None,
         reduction="mean",
         sample_weight=None,
@@ -85,7 +92,7 @@ def gradient_function(operation):
         **parameters,
     ):
         options = Options.read(
-            operation, epsilon, base, num_threads, parameters, called="_value_and_grad"
+            operation, epsilon, base, num_threads, parameters, form, temperature, "_value_and_grad"
         )
         names = _check_wrt(wrt)
         problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
@@ -107,20 +114,34 @@ class Options(NamedTuple):
     beta: float
     scale: float  # from nats to the base that is asked for
     threads: int
+    forms: tuple[str, str]  # y_true's and y_pred's
+    temperature: float
 
     @staticmethod
-    def read(operation, epsilon, base, num_threads, parameters, called=""):
+    def read(
+        operation,
+        epsilon,
+        base,
+        num_threads,
+        parameters,
+        form="probs",
+        temperature=1.0,
+        called="",
+    ):
         for name in parameters:
             if name not in operation.parameters:
                 raise TypeError(
                     f"{operation.name}{called}() got an unexpected keyword argument {name!r}"
                 )
+        forms = check_form(form, operation)
         return Options(
             operation.number,
-            check_epsilon(epsilon),
+            check_epsilon(epsilon, forms),
             check_beta(parameters.get("beta", 0.5)),
             scale_of_base(base),
             0 if num_threads is None else check_threads(num_threads, "num_threads"),
+            forms,
+            check_temperature(temperature, forms),
         )
 
 
@@ -148,10 +169,11 @@ class Problem(NamedTuple):
     def run(self, out=None, upstream=None, grad_true=None, grad_pred=None, progress=None):
         """The core's sum. `progress` is called with the fraction that is done, now and then, and may end the call by raising."""
         a, options = self.arranged, self.options
+        forms = tuple(map(FORMS.index, options.forms))
         return _core.run(
             a.true, a.pred, a.class_ndim, a.rows, a.weights.weight, a.weights.mask, out,
             options.epsilon, options.threads, upstream, grad_true, grad_pred, progress,
-            options.operation, options.beta, options.scale,
+            options.operation, options.beta, options.scale, forms, options.temperature,
         )  # fmt: skip
 
     def inputs(self):
@@ -176,7 +198,9 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
     if not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
         ranks = [x.ndim for x in match_ranks(true, pred)]
         check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
-    arranged = _arrange(true, pred, axis, _read_weights(sample_weight, mask, reduction))
+    weights = _read_weights(sample_weight, mask, reduction)
+    absent = "-np.inf" if "logits" in options.forms else "0"
+    arranged = _arrange(true, pred, axis, weights, absent)
     return Problem(
         given={"y_true": true, "y_pred": pred},
         axis=axis,
@@ -188,13 +212,13 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
     )
 
 
-def _arrange(true, pred, axis, weights):
+def _arrange(true, pred, axis, weights, absent="0"):
     true, pred = match_ranks(true, pred)
     shape = broadcast_shape(true, pred)
     axes = check_axes(axis, len(shape))
     true, pred = classes_last(true, len(shape), axes), classes_last(pred, len(shape), axes)
     rows = tuple(n for i, n in enumerate(shape) if i not in axes)
-    true, pred, rows, weights = attach_weights(true, pred, rows, weights)
+    true, pred, rows, weights = attach_weights(true, pred, rows, weights, absent)
     return Arranged(true, pred, len(axes), rows, weights)
 
 

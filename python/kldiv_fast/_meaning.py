@@ -6,10 +6,12 @@ views made; what needs the library's own arithmetic comes in as a function.
 
 import math
 import operator
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from kldiv_fast import _core
 from kldiv_fast._arrays import is_float, is_float64
 
 REDUCTIONS = (
@@ -22,14 +24,18 @@ REDUCTIONS = (
     None,
 )
 
+FORMS = tuple(map(sys.intern, _core.forms()))  # by their numbers; interned as names in code are
+PROBS = ("probs", "probs")
+
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_EPSILON = 1e-7  # of a call that names none
 
 
 class Settings(NamedTuple):
     """What a divergence is to compute, whatever it is given: what the adapters' ops take beside arrays."""
 
     operation: str = "kl"
-    epsilon: float | None = 1e-7
+    epsilon: float | None = _EPSILON
     beta: float = 0.5
     scale: float = 1.0
 
@@ -48,9 +54,37 @@ def check_reduction(reduction):
         )
 
 
-def check_epsilon(epsilon):
-    expected = "a number in [0, 1), or None"
-    return None if epsilon is None else _number(epsilon, "epsilon", expected, lambda x: 0 <= x < 1)
+def check_form(form, operation):
+    """y_true's and y_pred's, of one name for both or a pair, among those that the operation takes."""
+    pair = (form, form) if isinstance(form, str) else form
+    expected = f"expected one of: {', '.join(map(repr, FORMS))}, or a pair of them"
+    if not isinstance(pair, (tuple, list)) or not all(isinstance(name, str) for name in pair):
+        raise TypeError(f"form is {form!r}; {expected}")
+    if len(pair) != 2 or any(name not in FORMS for name in pair):
+        raise ValueError(f"form is {form!r}; {expected}")
+    if tuple(pair) not in operation.forms:
+        taken = ", ".join(repr(a if a == b else (a, b)) for a, b in operation.forms)
+        raise ValueError(f"form is {form!r}; expected one that {operation.name} takes: {taken}")
+    return tuple(pair)
+
+
+def check_temperature(temperature, forms=PROBS):
+    expected = "a finite number above 0"
+    value = _number(temperature, "temperature", expected, lambda x: 0 < x < math.inf)
+    if value != 1 and "logits" not in forms:
+        raise ValueError(f"temperature is {temperature!r}, which is for logits alone; expected 1")
+    return value
+
+
+def check_epsilon(epsilon, forms=PROBS):
+    if epsilon is None:
+        return None
+    value = _number(epsilon, "epsilon", "a number in [0, 1), or None", lambda x: 0 <= x < 1)
+    if value != _EPSILON and "logits" in forms:
+        raise ValueError(
+            f"epsilon is {epsilon!r}, but logits are not clipped; expected the default, or None"
+        )
+    return value
 
 
 def check_beta(beta):
@@ -212,8 +246,11 @@ def _match_mask(mask, weight):
     return mask, weight
 
 
-def attach_weights(true, pred, rows, weights):
-    """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
+def attach_weights(true, pred, rows, weights, absent="0"):
+    """Rows and weights brought to one rank, by views, and the shape that both broadcast to.
+
+    `absent`: what a class is in both where it doesn't count, for an advice.
+    """
     given = [x for x in (weights.weight, weights.mask) if x is not None]
     if not given:
         return true, pred, rows, weights
@@ -231,11 +268,12 @@ def attach_weights(true, pred, rows, weights):
             given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
     weight = given.pop(0) if weights.weight is not None else None
     mask = given[0] if given else None
-    rows = _rows_beside(rows, *(None if x is None else tuple(x.shape) for x in (weight, mask)))
+    shapes = (None if x is None else tuple(x.shape) for x in (weight, mask))
+    rows = _rows_beside(rows, *shapes, absent)
     return true, pred, rows, Weights(weight, mask, weights.scale)
 
 
-def _rows_beside(rows, weight, mask):
+def _rows_beside(rows, weight, mask, absent):
     """The rows' shape, with a weight's shape and a mask's (or None). A weight may repeat rows, as in Keras; a mask may not."""
     if weight is not None:
         try:
@@ -252,7 +290,8 @@ def _rows_beside(rows, weight, mask):
         if masked is None or math.prod(masked) != math.prod(rows):
             raise ValueError(
                 f"mask has shape {mask}, which does not broadcast to the rows' shape {rows}; a mask leaves out rows. "
-                "Classes are left out where both are 0: np.where(keep, y_true, 0), np.where(keep, y_pred, 0)"
+                f"Classes are left out where both are {absent}: "
+                f"np.where(keep, y_true, {absent}), np.where(keep, y_pred, {absent})"
             )
         rows = masked
     return rows

@@ -4,11 +4,13 @@ To add a divergence is to add an entry to ``ENTRIES``; a row of the core's witho
 formulas are documentation and Python at once: :mod:`kldiv_fast._formulas` computes them where the core can't.
 """
 
+import itertools
 import textwrap
 from typing import NamedTuple
 
 from kldiv_fast import _core
 from kldiv_fast._divergence import gradient_function, value_function
+from kldiv_fast._meaning import FORMS
 
 
 class Entry(NamedTuple):
@@ -90,6 +92,8 @@ class Operation(NamedTuple):
     name: str
     parameters: tuple[str, ...]
 
+    forms: tuple[tuple[str, str], ...]  # the pairs that it takes, y_true's and y_pred's
+
     def defaults(self):
         """Of its own parameters."""
         return {name: _PARAMETERS[name][0] for name in self.parameters}
@@ -108,19 +112,42 @@ beta : float in [0, 1], default 0.5
 
 _INPUTS = """\
 y_true, y_pred : array_like, of shapes (..., classes) that broadcast
-    The distributions: probabilities, not counts, for values above 1 are clipped to 1. float16,
-    bfloat16 (``ml_dtypes``), float32 and float64 arrays are read in place, whatever their strides;
-    integers, bools and foreign byte orders are converted a block at a time. CPU tensors of PyTorch,
-    TensorFlow and JAX, tables of pandas, polars, pyarrow and xarray, and lists are accepted. Two
-    tables whose labels of the classes differ are an error. A 0-d or 1-d input is one row.
+    The distributions, by default as probabilities: not counts, for values above 1 are clipped to 1.
+    float16, bfloat16 (``ml_dtypes``), float32 and float64 arrays are read in place, whatever their
+    strides; integers, bools and foreign byte orders are converted a block at a time. CPU tensors of
+    PyTorch, TensorFlow and JAX, tables of pandas, polars, pyarrow and xarray, and lists are
+    accepted. Two tables whose labels of the classes differ are an error. A 0-d or 1-d input is one
+    row.
 """
 
-_SHARED = """\
+# What the core's forms are.
+_FORMS = {
+    "probs": "probabilities, taken as they are",
+    "logits": "softmax(x / `temperature`) over `axis` makes probabilities of them, -inf is a probability "
+    "of 0, and nothing is clipped",
+}
+
+_AXIS = """\
 axis : int or tuple of int, default -1
     The class axes, of the shape that the two broadcast to.
+"""
+
+_FORM = """\
+form : str or a pair of str, default "probs"
+{meanings}
+"""
+
+_EPSILON = """\
 epsilon : float in [0, 1) or None, default 1e-7
     Lower bound of the clip.
-{unclipped}
+"""
+
+_TEMPERATURE = """\
+temperature : float, default 1.0
+    What logits are divided by, finite and above 0. Other forms have none but 1.
+"""
+
+_REST = """\
 base : float or None, default None
     The logarithm's base, positive and not 1: with 2 the result is in bits. None: nats.
 reduction : str or None, default "mean"
@@ -153,8 +180,8 @@ TypeError
 
 # The first line of these two is the signature, in the form that inspect.signature reads.
 _VALUE = """\
-{name}(y_true, y_pred, *, {signature}axis=-1, epsilon=1e-07, base=None, reduction='mean', \
-sample_weight=None, mask=None, out=None, num_threads=None)
+{name}(y_true, y_pred, *, {signature}axis=-1, form='probs', epsilon=1e-07, temperature=1.0, \
+base=None, reduction='mean', sample_weight=None, mask=None, out=None, num_threads=None)
 --
 
 {title} of probability distributions, in nats.
@@ -165,11 +192,11 @@ With t and p, the clipped inputs::
 {formula}
     result = reduction over the rows of  sample_weight * row
 
-{sign}
+{value_of_logits}{sign}
 
 Parameters
 ----------
-{inputs}{parameters}{shared}out : ndarray, optional
+{inputs}{parameters}{axis}{form}{epsilon}{temperature}{rest}out : ndarray, optional
     With ``reduction="none"``: where to write the rows, of the result's shape and dtype. It may
     overlap the inputs. Its content is undefined after an interrupt (Ctrl-C).
 {threads}
@@ -203,8 +230,8 @@ Examples
 """
 
 _GRADIENT = """\
-{name}_value_and_grad(y_true, y_pred, *, {signature}wrt='y_pred', axis=-1, epsilon=1e-07, base=None, \
-reduction='mean', sample_weight=None, mask=None, upstream=None, out=None, num_threads=None)
+{name}_value_and_grad(y_true, y_pred, *, {signature}wrt='y_pred', axis=-1, form='probs', epsilon=1e-07, \
+temperature=1.0, base=None, reduction='mean', sample_weight=None, mask=None, upstream=None, out=None, num_threads=None)
 --
 
 {title} and its gradient, in nats, from one pass over the inputs.
@@ -216,11 +243,11 @@ sample_weight / the reduction's divisor, 0 where masked::
     d value / d y_true = f * ({by_true})      where epsilon <= y_true <= 1, else 0
     d value / d y_pred = f * ({by_pred})      where epsilon <= y_pred <= 1, else 0
 
-Parameters
+{slopes_of_logits}Parameters
 ----------
 {inputs}{parameters}wrt : {{"y_pred", "y_true"}} or a sequence of them, default "y_pred"
     The argument or arguments to differentiate with respect to.
-{shared}upstream : array_like, optional
+{axis}{form}{epsilon}{temperature}{rest}upstream : array_like, optional
     The derivative of what follows with respect to the value: a number, or with
     ``reduction="none"`` an array that broadcasts to the rows' shape. Default: 1.
 out : ndarray, or a sequence of one for each of `wrt`, or a pair of rows and these, optional
@@ -260,11 +287,30 @@ Examples
 """
 
 
+# What they add where logits are taken. The value is kl's, to which the other divergence that takes them comes.
+_VALUE_OF_LOGITS = """\
+With ``form="logits"`` t = softmax(y_true / temperature) over `axis`, p likewise, and nothing is
+clipped. Rows of both then sum to 1, and {what}
+
+"""
+
+_SLOPES_OF_LOGITS = """\
+and with respect to logits, t and p being their softmax and row kl's::
+
+    d value / d y_true = f * t * (log(t / p) - row) / temperature
+    d value / d y_pred = f * (p - t) / temperature
+
+"""
+
+
 def docstring(template, operation):
     """A function's documentation: the template with what is to be said of this operation."""
     entry = ENTRIES[operation.name]
     parameters = {name: _PARAMETERS[name] for name in operation.parameters}
     unclipped = f"None: no clip, and {entry.unclipped}. With 0 the two are clipped to [0, 1] and zeros have that meaning too."
+    epsilon = _EPSILON + _paragraph(unclipped) + "\n"
+    takes_logits = ("logits", "logits") in operation.forms
+    what = "it is kl." if operation.name != "kl" else "no row is below 0."
     return template.format(
         **entry._asdict()
         | {
@@ -276,7 +322,14 @@ def docstring(template, operation):
             "by_pred": entry.slopes[1],
             "inputs": _INPUTS,
             "parameters": "".join(text for _, text in parameters.values()),
-            "shared": _SHARED.format(unclipped=_paragraph(unclipped)),
+            "shared": _AXIS + epsilon + _REST,
+            "axis": _AXIS,
+            "form": _FORM.format(meanings=_paragraph(_meanings(operation))),
+            "epsilon": epsilon,
+            "temperature": _TEMPERATURE,
+            "rest": _REST,
+            "value_of_logits": _VALUE_OF_LOGITS.format(what=what) if takes_logits else "",
+            "slopes_of_logits": _SLOPES_OF_LOGITS if takes_logits else "",
             "threads": _THREADS,
             "raises": _RAISES,
         }
@@ -288,19 +341,37 @@ def _lines(entry):
     yield f"row = sum over `axis` of  {entry.term}"
 
 
+def _meanings(operation):
+    """What the forms mean that an operation takes, and which pairs of them it takes."""
+    known = [name for name in FORMS if any(name in pair for pair in operation.forms)]
+    meanings = ". ".join(f'"{name}": {_FORMS[name]}' for name in known)
+    pairs = ", ".join(f'"{a}"' if a == b else f'("{a}", "{b}")' for a, b in operation.forms)
+    return f"What the numbers are, of both inputs or of `y_true` and `y_pred` each. {meanings}. Taken: {pairs}."
+
+
 def _paragraph(text):
     return textwrap.indent(textwrap.fill(text, 96), "    ")
 
 
 def _read_table():
     """The core's rows, each of which has an entry here."""
-    rows = [Operation(i, *row) for i, row in enumerate(_core.operations())]
+    rows = [Operation(i, *row, _pairs(i)) for i, row in enumerate(_core.operations())]
     names = [row.name for row in rows]
     if sorted(names) != sorted(ENTRIES):
         raise ImportError(
             f"the core has the operations {', '.join(names)}; _operations.py documents {', '.join(ENTRIES)}"
         )
+    if sorted(FORMS) != sorted(_FORMS):
+        raise ImportError(
+            f"the core has the forms {', '.join(FORMS)}; _operations.py documents {', '.join(_FORMS)}"
+        )
     return rows
+
+
+def _pairs(number):
+    """Of forms, those that an operation takes."""
+    every = itertools.product(enumerate(FORMS), repeat=2)
+    return tuple((a, b) for (i, a), (j, b) in every if _core.takes(number, i, j))
 
 
 OPERATIONS = _read_table()

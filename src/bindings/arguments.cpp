@@ -6,12 +6,13 @@
 #include <cstring>
 
 #include "arrays.hpp"
+#include "lists.hpp"
 
 namespace {
 
-constexpr const char *kNames[kArguments] = {"y_true",    "y_pred",        "axis",    "epsilon", "base",
-                                            "reduction", "sample_weight", "mask",    "out",     "num_threads",
-                                            "beta",      "wrt",           "upstream"};
+constexpr const char *kNames[kArguments] = {"y_true",    "y_pred",        "axis",     "epsilon", "base",
+                                            "reduction", "sample_weight", "mask",     "out",     "num_threads",
+                                            "beta",      "wrt",           "upstream", "form",    "temperature"};
 
 struct NamedReduction {
     const char *name;
@@ -49,6 +50,39 @@ bool read_base(PyObject *object, double &scale) {
     return true;
 }
 
+bool read_form(const Function &function, PyObject *name, kldiv_form &form) {
+    for (int i = 0; i < KLDIV_FORM_COUNT; ++i) {
+        if (name != function.forms[i]) continue;
+        form = static_cast<kldiv_form>(i);
+        return true;
+    }
+    return false;
+}
+
+// One name for both inputs, or a pair of names.
+bool read_forms(const Function &function, PyObject *given, kldiv_options &options) {
+    if (!is_list(given)) {
+        if (!read_form(function, given, options.y_true_form)) return false;
+        options.y_pred_form = options.y_true_form;
+        return true;
+    }
+    return PySequence_Fast_GET_SIZE(given) == 2 &&
+           read_form(function, PySequence_Fast_GET_ITEM(given, 0), options.y_true_form) &&
+           read_form(function, PySequence_Fast_GET_ITEM(given, 1), options.y_pred_form);
+}
+
+bool read_temperature(PyObject *object, double &temperature) {
+    return read_number(object, temperature) && temperature > 0 && std::isfinite(temperature);
+}
+
+// What is of logits alone, and what is not for them.
+bool fits_forms(const Function &function, const kldiv_options &options) {
+    const kldiv_options &defaults = function.defaults;
+    if (!has_logits(options)) return options.temperature == defaults.temperature;
+    if (options.clip != 0 && options.epsilon != defaults.epsilon) return false;
+    return kldiv_takes(options.operation, options.y_true_form, options.y_pred_form) != 0;
+}
+
 bool read_axis(PyObject *object, int ndim, uint64_t &classes) {
     long axis = 0;
     if (!read_integer(object, axis) || axis < -ndim || axis >= ndim) return false;
@@ -82,12 +116,17 @@ bool Function::prepare(kldiv_operation its_operation, bool gradients, PyObject *
         reductions[i] = PyUnicode_InternFromString(kReductions[i].name);
         if (reductions[i] == nullptr) return false;
     }
+    for (int i = 0; i < KLDIV_FORM_COUNT; ++i) {
+        forms[i] = PyUnicode_InternFromString(kldiv_form_name(i));
+        if (forms[i] == nullptr) return false;
+    }
     return float32 != nullptr && float64 != nullptr;
 }
 
 void Function::release() {
     for (PyObject *&each : names) Py_CLEAR(each);
     for (PyObject *&each : reductions) Py_CLEAR(each);
+    for (PyObject *&each : forms) Py_CLEAR(each);
     Py_CLEAR(float32);
     Py_CLEAR(float64);
     Py_CLEAR(fallback);
@@ -121,12 +160,17 @@ bool read_number(PyObject *object, double &value) {
     return false;
 }
 
-bool read_options(const Arguments &arguments, kldiv_options &options) {
+bool read_options(const Function &function, const Arguments &arguments, kldiv_options &options) {
     if (PyObject *epsilon = arguments[kEpsilon]; epsilon != nullptr && !read_epsilon(epsilon, options)) return false;
     if (arguments.has(kBase) && !read_base(arguments[kBase], options.scale)) return false;
     if (PyObject *beta = arguments[kBeta]; beta != nullptr)
         if (!read_number(beta, options.beta) || !(options.beta >= 0 && options.beta <= 1)) return false;
-    return !arguments.has(kNumThreads) || read_threads(arguments[kNumThreads], options.num_threads);
+    if (arguments.has(kNumThreads) && !read_threads(arguments[kNumThreads], options.num_threads)) return false;
+    PyObject *form = arguments[kForm], *temperature = arguments[kTemperature];
+    if (form == nullptr && temperature == nullptr) return true;
+    if (form != nullptr && !read_forms(function, form, options)) return false;
+    if (temperature != nullptr && !read_temperature(temperature, options.temperature)) return false;
+    return fits_forms(function, options);
 }
 
 bool read_reduction(const Function &function, const Arguments &arguments, Reduction &reduction) {

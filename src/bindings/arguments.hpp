@@ -21,8 +21,15 @@ enum Argument {
     kBeta,  // of operations that have it
     kWrt,   // these two of a function that gives gradients
     kUpstream,
+    kForm,  // these two last, so that the others are found as soon as before
+    kTemperature,
     kArguments
 };
+
+// Whether rows are made probabilities first, so that an element's part in its row hangs on the others.
+inline bool has_logits(const kldiv_options &options) {
+    return options.y_true_form == KLDIV_LOGITS || options.y_pred_form == KLDIV_LOGITS;
+}
 
 // What becomes of the rows' values.
 enum class Reduction { kMean, kSum, kNone, kBatchMean, kMeanWithWeights };
@@ -32,11 +39,12 @@ enum class Reduction { kMean, kSum, kNone, kBatchMean, kMeanWithWeights };
 struct Function {
     kldiv_operation operation;
     bool has_gradients;
-    kldiv_options defaults;       // of a call that names none
-    PyObject *names[kArguments];  // interned; nullptr: not an argument of this function
-    PyObject *reductions[6];      // interned, in the order of kReductions
-    PyObject *float32, *float64;  // NumPy's dtypes
-    PyObject *fallback;           // takes whatever is not ours
+    kldiv_options defaults;             // of a call that names none
+    PyObject *names[kArguments];        // interned; nullptr: not an argument of this function
+    PyObject *reductions[6];            // interned, in the order of kReductions
+    PyObject *forms[KLDIV_FORM_COUNT];  // interned, in the order of kldiv_form
+    PyObject *float32, *float64;        // NumPy's dtypes
+    PyObject *fallback;                 // takes whatever is not ours
     std::string name, doc;
     PyMethodDef method;
 
@@ -59,8 +67,8 @@ struct Arguments {
 // From a vectorcall.
 bool read_arguments(const Function &function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
                     Arguments &arguments);
-// epsilon, base, beta and num_threads.
-bool read_options(const Arguments &arguments, kldiv_options &options);
+// epsilon, base, beta, num_threads, form and temperature.
+bool read_options(const Function &function, const Arguments &arguments, kldiv_options &options);
 bool read_reduction(const Function &function, const Arguments &arguments, Reduction &reduction);
 // A float or an integer of Python's.
 bool read_number(PyObject *object, double &value);

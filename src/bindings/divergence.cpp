@@ -127,10 +127,12 @@ bool lie_alike(const Fields &a, const Fields &b) {
     return arrays::has_shape_of(a, b) && (both(Numpy::NPY_ARRAY_C_CONTIGUOUS_) || both(Numpy::NPY_ARRAY_F_CONTIGUOUS_));
 }
 
-// A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither.
+// A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither. Not of logits, each of
+// which is what it is beside the others of its row.
 bool wants_a_plain_sum(const Call &call) {
     const Arguments &arguments = call.arguments;
-    return !call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut);
+    return !call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut) &&
+           !has_logits(call.problem.options);
 }
 
 bool is_plain(const Call &call) {
@@ -532,7 +534,7 @@ PyObject *run_arranged(Call &call, const Normaliser &normaliser, Results &result
 PyObject *answer(Call &call) {
     call.problem.options = call.function.defaults;
     if (!read_inputs(call)) return nullptr;
-    if (!read_options(call.arguments, call.problem.options) ||
+    if (!read_options(call.function, call.arguments, call.problem.options) ||
         !read_reduction(call.function, call.arguments, call.reduction))
         return nullptr;
     if (is_plain(call)) {

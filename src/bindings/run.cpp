@@ -5,9 +5,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "arrays.hpp"
 #include "core_call.hpp"
@@ -120,11 +122,23 @@ void check(const kldiv_options &options) {
         throw py::value_error("there is no such operation");
     if (!(options.epsilon >= 0 && options.epsilon < 1)) throw py::value_error("epsilon must lie in [0, 1)");
     if (!(options.beta >= 0 && options.beta <= 1)) throw py::value_error("beta must lie in [0, 1]");
+    if (!(options.temperature > 0 && std::isfinite(options.temperature)))
+        throw py::value_error("temperature must be finite and above 0");
+    if (kldiv_takes(options.operation, options.y_true_form, options.y_pred_form) == 0)
+        throw py::value_error("the operation does not take these forms");
 }
 
-kldiv_options options_of(int operation, std::optional<double> epsilon, double beta, double scale, int num_threads) {
+// Of y_true and of y_pred, numbers of kldiv_form.
+using Forms = std::pair<int, int>;
+constexpr Forms kProbs = {KLDIV_PROBS, KLDIV_PROBS};
+
+kldiv_options options_of(int operation, std::optional<double> epsilon, double beta, double scale, int num_threads,
+                         const Forms &forms = kProbs, double temperature = 1) {
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = static_cast<kldiv_operation>(operation);
+    options.y_true_form = static_cast<kldiv_form>(forms.first);
+    options.y_pred_form = static_cast<kldiv_form>(forms.second);
+    options.temperature = temperature;
     options.clip = epsilon.has_value();
     options.epsilon = epsilon.value_or(0);
     options.beta = beta;
@@ -147,13 +161,14 @@ void raise_status(kldiv_status status) {
 py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim, const py::tuple &batch_shape,
                const Optional &weight, const Optional &mask, Optional out, std::optional<double> epsilon,
                int num_threads, const Optional &upstream, Optional grad_y_true, Optional grad_y_pred,
-               const std::optional<py::function> &progress, int operation, double beta, double scale) {
+               const std::optional<py::function> &progress, int operation, double beta, double scale,
+               const Forms &forms, double temperature) {
     Nest nest = nest_of(y_true, y_pred, class_ndim, batch_shape);
     kldiv_problem problem{};
     problem.batch_ndim = nest.batch_ndim;
     problem.class_ndim = class_ndim;
     problem.axes = nest.axes;
-    problem.options = options_of(operation, epsilon, beta, scale, num_threads);
+    problem.options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature);
     problem.operands[KLDIV_Y_TRUE] = input(y_true);
     problem.operands[KLDIV_Y_PRED] = input(y_pred);
     if (mask) {
@@ -225,7 +240,8 @@ double sum_of(const Optional &weight, const Optional &mask) {
 void add_run(py::module_ &m) {
     m.def("run", &run, "y_true"_a, "y_pred"_a, "class_ndim"_a, "batch_shape"_a, "weight"_a, "mask"_a, "out"_a,
           "epsilon"_a, "num_threads"_a, "upstream"_a = py::none(), "grad_y_true"_a = py::none(),
-          "grad_y_pred"_a = py::none(), "progress"_a = py::none(), "operation"_a = 0, "beta"_a = 0.5, "scale"_a = 1.0);
+          "grad_y_pred"_a = py::none(), "progress"_a = py::none(), "operation"_a = 0, "beta"_a = 0.5, "scale"_a = 1.0,
+          "forms"_a = kProbs, "temperature"_a = 1.0);
     m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
           "scale"_a = 1.0);

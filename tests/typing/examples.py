@@ -19,6 +19,9 @@ assert_type(kldiv_fast.kl(lists, lists, reduction="sum"), Float)
 assert_type(kldiv_fast.kl(x, x, axis=(0, 1), epsilon=None, num_threads=1), Float)
 assert_type(kldiv_fast.kl(x, x, sample_weight=weights, reduction="mean_with_sample_weight"), Float)
 assert_type(kldiv_fast.kl(x, x, mask=weights > 0, reduction="batchmean"), Float)
+assert_type(kldiv_fast.kl(x, x, form="logits", temperature=2.0), Float)
+assert_type(kldiv_fast.kl(x, x, form=("logits", "logits"), reduction="none"), NDArray[Float])
+assert_type(kldiv_fast.kl(x, x, form=["probs", "probs"]), Float)
 
 # Every row's value.
 assert_type(kldiv_fast.kl(x, x, reduction="none"), NDArray[Float])
@@ -65,6 +68,7 @@ def mistakes() -> None:
     kldiv_fast.kl(x, x, out=rows)  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, "none")  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, epsilon="1e-7")  # type: ignore[call-overload]
+    kldiv_fast.kl(x, x, form="logit")  # type: ignore[call-overload]
     kldiv_fast.kl_value_and_grad(x, x, wrt="x")  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, beta=0.5)  # type: ignore[call-overload]
     kldiv_fast.set_num_threads("all")  # type: ignore[arg-type]
