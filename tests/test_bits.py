@@ -44,19 +44,26 @@ def digest(values):
 
 @pytest.fixture(params=TABLE, ids=lambda row: "-".join(row[:4]))
 def case(request):
-    operation, dtype, shape, epsilon, *expected = request.param
+    name, dtype, shape, parameter, *expected = request.param
     rows, classes = map(int, shape.split("x"))
     t, p = (samples(dtype, first, rows * classes).reshape(rows, classes) for first in (0, 1 << 30))
-    return (t, p, float(epsilon), operation), [int(x, 16) for x in expected]
+    return (t, p, float(parameter), name), [int(x, 16) for x in expected]
 
 
-def bits(t, p, epsilon, operation="kl", num_threads=0):
-    """What the program prints: the sum, the rows along each axis, in float64, and both gradients."""
+def bits(t, p, parameter, name="kl", num_threads=0):
+    """What the program prints: the sum, the rows along each axis, in float64, and both gradients.
+
+    ``parameter`` is epsilon, or the temperature where the name has a form: ``kl/logits``.
+    """
+    operation, *form = name.split("/")
+    epsilon, options = parameter, {"operation": OPERATIONS.index(operation)}
+    if form:
+        number = kldiv_fast._core.forms().index(*form)
+        epsilon, options = 1e-7, {**options, "forms": (number, number), "temperature": parameter}
 
     def run(a, b, out, *gradients):
-        row = OPERATIONS.index(operation)
         return kldiv_fast._core.run(
-            a, b, 1, (len(a),), None, None, out, epsilon, num_threads, *gradients, operation=row
+            a, b, 1, (len(a),), None, None, out, epsilon, num_threads, *gradients, **options
         )
 
     def rows(axis):

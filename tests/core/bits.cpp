@@ -1,6 +1,7 @@
 // Prints the exact result of every case on one ISA (the argument; default: the best): what tests/bits.txt holds.
 #include <cinttypes>
 #include <cstdio>
+#include <initializer_list>
 
 #include "inputs.hpp"
 #include "kldiv.h"
@@ -28,10 +29,12 @@ uint64_t hash(const std::vector<double> &values) {
     return h;
 }
 
-kldiv_options options_of(kldiv_operation operation, double epsilon) {
+// `parameter`: epsilon, or of logits the temperature.
+kldiv_options options_of(kldiv_operation operation, kldiv_form form, double parameter) {
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = operation;
-    options.epsilon = epsilon;
+    options.y_true_form = options.y_pred_form = form;
+    (form == KLDIV_LOGITS ? options.temperature : options.epsilon) = parameter;
     return options;
 }
 
@@ -65,19 +68,28 @@ double run(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype d
     return total;
 }
 
-void print_case(kldiv_operation operation, int d, Shape shape, double epsilon) {
+void print_case(kldiv_operation operation, kldiv_form form, int d, Shape shape, double parameter) {
     const int64_t n = shape.rows * shape.classes;
     const std::vector<char> t = samples(kDtypes[d], 0, n), p = samples(kDtypes[d], 1u << 30, n);
-    const kldiv_options options = options_of(operation, epsilon);
+    const kldiv_options options = options_of(operation, form, parameter);
     std::vector<double> rows, columns;
     run(t, p, kDtypes[d], shape, false, options, &rows);
     run(t, p, kDtypes[d], shape, true, options, &columns);
     const double total = run(t, p, kDtypes[d], shape, false, options, nullptr);
     const std::vector<double> grads = d == KLDIV_FLOAT64 ? gradients<double>(t, p, kDtypes[d], shape, options)
                                                          : gradients<float>(t, p, kDtypes[d], shape, options);
-    if (operation != KLDIV_KL) std::printf("%s ", kldiv_operation_name(operation));
+    if (form != KLDIV_PROBS)
+        std::printf("%s/%s ", kldiv_operation_name(operation), kldiv_form_name(form));
+    else if (operation != KLDIV_KL)
+        std::printf("%s ", kldiv_operation_name(operation));
     std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n",
-                kNames[d], shape.rows, shape.classes, epsilon, bits_of(total), hash(rows), hash(columns), hash(grads));
+                kNames[d], shape.rows, shape.classes, parameter, bits_of(total), hash(rows), hash(columns), hash(grads));
+}
+
+void print_cases(kldiv_operation operation, kldiv_form form, std::initializer_list<double> parameters) {
+    for (int d = 0; d < 4; ++d)
+        for (const Shape shape : kShapes)
+            for (const double parameter : parameters) print_case(operation, form, d, shape, parameter);
 }
 
 }  // namespace
@@ -89,9 +101,7 @@ int main(int argc, char **argv) {
     }
     std::fprintf(stderr, "ISA: %s\n", kldiv_current_isa());
     for (int operation = 0; operation < KLDIV_OPERATION_COUNT; ++operation)
-        for (int d = 0; d < 4; ++d)
-            for (const Shape shape : kShapes)
-                for (const double epsilon : {1e-7, 0.0})
-                    print_case(static_cast<kldiv_operation>(operation), d, shape, epsilon);
+        print_cases(static_cast<kldiv_operation>(operation), KLDIV_PROBS, {1e-7, 0});
+    print_cases(KLDIV_KL, KLDIV_LOGITS, {1, 0.1});
     return 0;
 }

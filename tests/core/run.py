@@ -48,7 +48,7 @@ def build(compiler, flags, folder):
         "-DCMAKE_BUILD_TYPE=Release",
         *flags,
     )
-    run("cmake", "--build", folder, "--target", "bits", "executors", "exhaustive", "-j2")
+    run("cmake", "--build", folder, "--target", "bits", "executors", "exhaustive", "exponentials", "-j2")
 
 
 def fused_isas(emulator, folder):
@@ -94,6 +94,7 @@ def check(name, step):
         print("\n".join(rows))
         run(*emulator, f"{folder}/executors", *(["no-fork"] if emulator else []))
         print(run(*emulator, f"{folder}/exhaustive", str(step)), end="", flush=True)
+        print(run(*emulator, f"{folder}/exponentials", str(max(step, 257))), end="", flush=True)
         return rows
 
 
