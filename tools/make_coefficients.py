@@ -4,8 +4,8 @@ Each is the minimax polynomial of its degree for a function on an interval, weig
 error of what it is a part of. It is found by Remez exchange, in 60 digits, then rounded to the kernel's precision.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from mpmath import cos, exp, log, lu_solve, matrix, mp, mpf, pi, polyval, sqrt
 
@@ -47,7 +47,9 @@ PARTS = [
     Part("atanh", atanh_part, lambda z: z / (1 + z / 3), mpf(0), mpf(1) / 25, (2, 7)),
     # What a whole power of 2 leaves.
     # (The exchange wants an error at 0 to count for something.)
-    Part("exp", exp_part, lambda r: max(r**2, mpf("1e-4")) / exp(r), -log(2) / 2, log(2) / 2, (4, 9)),
+    Part(
+        "exp", exp_part, lambda r: max(r**2, mpf("1e-4")) / exp(r), -log(2) / 2, log(2) / 2, (4, 9)
+    ),
     Part("bregman", bregman_part, lambda x: 1 / bregman_part(x), mpf(-1), mpf(1), (6, 13)),
 ]
 
@@ -68,7 +70,9 @@ def remez(part, degree):
             system[i, degree + 1] = (-1) ** i / part.weight(z)
             rhs[i] = part.function(z)
         coefficients = list(lu_solve(system, rhs))[: degree + 1]
-        errors = [(polyval(coefficients[::-1], z) - part.function(z)) * part.weight(z) for z in grid]
+        errors = [
+            (polyval(coefficients[::-1], z) - part.function(z)) * part.weight(z) for z in grid
+        ]
         peaks = [
             i
             for i in range(len(grid))

@@ -102,8 +102,7 @@ kldiv_status run_passes_over(Plan &plan, int requested, Poll &poll, int64_t grou
     const auto run = [&] {
         poll.cover(done, (done + to) / 2);  // nobody knows how many are left
         done = (done + to) / 2;
-        const int threads =
-            choose_threads(requested, groups * plan.group_rows * plan.row_size(), groups * plan.pieces);
+        const int threads = choose_threads(requested, groups * plan.group_rows * plan.row_size(), groups * plan.pieces);
         return run_on(plan, threads, groups * plan.pieces, poll, run_row_piece);
     };
     kldiv_status status;
@@ -141,9 +140,7 @@ kldiv_status run_rows_in_pieces(Plan &plan, int requested, Poll &poll, double &t
 
 kldiv_status run_plan(Plan &plan, double *total) {
     Poll poll(plan.options.poll, plan.options.poll_data);
-    const auto run = plan.pieces == 1            ? run_whole_rows
-                     : plan.rowwise != nullptr ? run_rows_in_pieces
-                                               : run_in_pieces;
+    const auto run = plan.pieces == 1 ? run_whole_rows : plan.rowwise != nullptr ? run_rows_in_pieces : run_in_pieces;
     double sum = 0;
     const kldiv_status status = run(plan, plan.options.num_threads, poll, sum);
     if (status == KLDIV_OK && total != nullptr) *total = sum * plan.options.scale;

@@ -11,10 +11,10 @@ namespace kldiv {
 
 constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
 constexpr int64_t kMaxStates = kMaxPartials * 8 / sizeof(RowState);
-constexpr int64_t kGroupRows = 512;        // rows whose sums are kept at a time
-constexpr int64_t kFold = 16;              // classes, side by side, that few columns are read as: whole vectors always
-constexpr int64_t kFoldedColumns = 1024;   // kFold classes of few columns fill at most so many
-constexpr int64_t kLargestTile = 2048;     // elements of any tile that is packed or staged
+constexpr int64_t kGroupRows = 512;       // rows whose sums are kept at a time
+constexpr int64_t kFold = 16;             // classes, side by side, that few columns are read as: whole vectors always
+constexpr int64_t kFoldedColumns = 1024;  // kFold classes of few columns fill at most so many
+constexpr int64_t kLargestTile = 2048;    // elements of any tile that is packed or staged
 
 // How one gradient leaves the kernel: written where it belongs, or by way of a tile that is then scattered or converted,
 // or copied past the caches.
@@ -53,14 +53,14 @@ struct Plan {
     int64_t tile_rows, tile_cols;  // of what is packed or staged
     int64_t group_rows, groups_per_axis, groups;
     int64_t piece_length, pieces_per_run, runs_per_piece, pieces;
-    int64_t groups_per_task;            // with one piece
-    int64_t first_group = 0;            // with several
-    double *partial = nullptr;          // what each task leaves
-    double alone = 0;                   // its place where there is one task
-    RowState *states = nullptr;         // of the rows of some groups,
-    RowState *partial_states = nullptr; // and what each task leaves of them
-    bool mapping = false;               // the states are complete: gradients alone are left to do
-    struct Scratch *scratch = nullptr;  // one for each worker, if the plan needs any
+    int64_t groups_per_task;             // with one piece
+    int64_t first_group = 0;             // with several
+    double *partial = nullptr;           // what each task leaves
+    double alone = 0;                    // its place where there is one task
+    RowState *states = nullptr;          // of the rows of some groups,
+    RowState *partial_states = nullptr;  // and what each task leaves of them
+    bool mapping = false;                // the states are complete: gradients alone are left to do
+    struct Scratch *scratch = nullptr;   // one for each worker, if the plan needs any
 
     // The nests' axes stay unset: see nest.hpp.
     Plan(const kldiv_options &options, const kldiv_operand *operands);

@@ -49,8 +49,7 @@ void reduce(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, 
 void map(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, const char *factors, TileBuffers &work,
          const RowState *states) {
     each_tile(plan, at, rows, span, work, [&](const Tile &tile, const Cursor &cell, int64_t r) {
-        const Output out =
-            output_at(plan, cell, tile, false, factors + r * item_size(plan.work_dtype()), work);
+        const Output out = output_at(plan, cell, tile, false, factors + r * item_size(plan.work_dtype()), work);
         plan.rowwise->map(tile, plan.parameters, out.gradients, states + r);
         if (out.staged) deliver(plan, cell, tile.rows, tile.cols, work);
     });
@@ -74,8 +73,7 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
         do reduce(plan, at, n, span, work, states);
         while (plan.rowwise->next(plan.parameters, states, n));
         for (int64_t i = 0; i < n; ++i) work.values[first + i] = states[i].value;
-        if (plan.gradients())
-            map(plan, at, n, span, factors + first * item_size(plan.work_dtype()), work, states);
+        if (plan.gradients()) map(plan, at, n, span, factors + first * item_size(plan.work_dtype()), work, states);
     }
 }
 

@@ -83,7 +83,8 @@ void print_case(kldiv_operation operation, kldiv_form form, int d, Shape shape, 
     else if (operation != KLDIV_KL)
         std::printf("%s ", kldiv_operation_name(operation));
     std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n",
-                kNames[d], shape.rows, shape.classes, parameter, bits_of(total), hash(rows), hash(columns), hash(grads));
+                kNames[d], shape.rows, shape.classes, parameter, bits_of(total), hash(rows), hash(columns),
+                hash(grads));
 }
 
 void print_cases(kldiv_operation operation, kldiv_form form, std::initializer_list<double> parameters) {

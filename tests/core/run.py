@@ -48,7 +48,17 @@ def build(compiler, flags, folder):
         "-DCMAKE_BUILD_TYPE=Release",
         *flags,
     )
-    run("cmake", "--build", folder, "--target", "bits", "executors", "exhaustive", "exponentials", "-j2")
+    run(
+        "cmake",
+        "--build",
+        folder,
+        "--target",
+        "bits",
+        "executors",
+        "exhaustive",
+        "exponentials",
+        "-j2",
+    )
 
 
 def fused_isas(emulator, folder):

@@ -95,8 +95,9 @@ __attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &rea
 }
 
 template <class V, class Map>
-__attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader, const char *t, const char *p, int64_t n,
-                                       const Map &map, typename V::Element *grad_t, typename V::Element *grad_p) {
+__attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader, const char *t, const char *p,
+                                       int64_t n, const Map &map, typename V::Element *grad_t,
+                                       typename V::Element *grad_p) {
     using T = typename V::Element;
     Sixteens<V> sixteens;
     sixteens.each(

@@ -63,15 +63,25 @@ inline V exponential(V z) {
 
 // (e^-x - 1 + x) / x^2 for x in [-1, 1]: between 0.36 and 0.72, so that nothing cancels where it is used.
 inline VecF32 bregman_quotient(VecF32 x) {
-    constexpr double q[] = {0x1p-1,          -0x1.55557cp-3,  0x1.555504p-5, -0x1.10fce8p-7,
+    constexpr double q[] = {0x1p-1,         -0x1.55557cp-3,  0x1.555504p-5, -0x1.10fce8p-7,
                             0x1.6c272cp-10, -0x1.aa419cp-13, 0x1.a2c5ep-16};
     return polynomial(x, q);
 }
 inline VecF64 bregman_quotient(VecF64 x) {
-    constexpr double q[] = {0x1p-1,                -0x1.5555555555555p-3, 0x1.5555555555506p-5,  -0x1.111111111124bp-7,
-                            0x1.6c16c16c20d88p-10, -0x1.a01a019ff4eefp-13, 0x1.a01a0190d4e30p-16, -0x1.71de3a72396edp-19,
-                            0x1.27e50672b2ea1p-22, -0x1.ae6442bf7d260p-26, 0x1.1ee5774d439c0p-29, -0x1.6128d47a4b00dp-33,
-                            0x1.997e1d4cfef23p-37, -0x1.b054467812871p-41};
+    constexpr double q[] = {0x1p-1,
+                            -0x1.5555555555555p-3,
+                            0x1.5555555555506p-5,
+                            -0x1.111111111124bp-7,
+                            0x1.6c16c16c20d88p-10,
+                            -0x1.a01a019ff4eefp-13,
+                            0x1.a01a0190d4e30p-16,
+                            -0x1.71de3a72396edp-19,
+                            0x1.27e50672b2ea1p-22,
+                            -0x1.ae6442bf7d260p-26,
+                            0x1.1ee5774d439c0p-29,
+                            -0x1.6128d47a4b00dp-33,
+                            0x1.997e1d4cfef23p-37,
+                            -0x1.b054467812871p-41};
     return polynomial(x, q);
 }
 

@@ -123,9 +123,7 @@ struct KlLogits {
             for (int l = present; l < kLanes; ++l) high_a[l] = high_b[l] = static_cast<T>(kInfinity);
         }
         V exp_a(int k, V a) const { return exponential(V::mul(V::sub(a, at(high_a, k)), inverse)); }
-        V exp_b(int k, V b) const {
-            return exponential(V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse));
-        }
+        V exp_b(int k, V b) const { return exponential(V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse)); }
         V difference(V a, V b) const { return V::mul(V::sub(V::sub(a, b), center), inverse); }
         // For any a and b. Where a is no part of the row, any number beyond 1, for its weight is 0.
         V any_difference(V a, V b) const {
@@ -264,7 +262,8 @@ struct KlLogits {
     };
 
     template <class V, class Visit>
-    static void map(const Parameters &parameters, const RowState &state, typename V::Element factor, const Visit &visit) {
+    static void map(const Parameters &parameters, const RowState &state, typename V::Element factor,
+                    const Visit &visit) {
         flag(state, kIsClose) ? visit(Map<V, true>(parameters, state, factor))
                               : visit(Map<V, false>(parameters, state, factor));
     }
