@@ -192,17 +192,23 @@ def test_what_a_handler_raises_ends_the_call(make, handler):
     assert np.isfinite(np.asarray(make(3)())).all()
 
 
+def watched(call):
+    """What a call gives beside a handler that raises nothing, when the handler ran, and how long the call took."""
+    ran = []
+    start = time.monotonic()
+    with slowly(), handled(lambda *_: ran.append(time.monotonic() - start)):
+        result = np.asarray(call())
+        elapsed = time.monotonic() - start
+    return result, ran, elapsed
+
+
 @pytest.mark.parametrize("make", cases(ON_THE_MAIN_THREAD))
 def test_a_handler_that_raises_nothing_runs_and_loses_nothing(make):
     seconds, elapsed = SHORT, 0
     while elapsed < 2 * DELAY:  # this machine works faster than when it was measured
         call = lasting(make, seconds)
         whole = np.asarray(call())
-        ran = []
-        start = time.monotonic()
-        with slowly(), handled(lambda *_: ran.append(time.monotonic() - start)):
-            result = np.asarray(call())
-            elapsed = time.monotonic() - start
+        result, ran, elapsed = watched(call)
         assert np.array_equal(result, whole)
         assert len(ran) == 1
         seconds *= 2
