@@ -69,7 +69,8 @@ struct Sixteens {
         }
     }
     static const T *fill(const T *src, int64_t n, T *last) {
-        for (int64_t l = 0; l < kLanes; ++l) last[l] = src[l < n ? l : 0];
+        for (int k = 0; k < kLanes; k += V::lanes) V::splat(src[0]).store(last + k);
+        std::memcpy(last, src, n * sizeof(T));
         return last;
     }
     static V load(const T *src) { return V::load(reinterpret_cast<const char *>(src)); }

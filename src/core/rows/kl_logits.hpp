@@ -48,16 +48,15 @@ struct KlLogits {
 
     static void merge(RowState &into, const RowState &from) {
         if (into.pass == kRange) {
-            for (int high = kHighA; high <= kHighD; ++high) raise(into.held[high], from.held[high], 1);
-            for (int low = kLowA; low <= kLowD; ++low) raise(into.held[low], from.held[low], -1);
+            for (int high = kHighA; high <= kHighD; ++high) raise(into.held[high], from.held[high]);
+            for (int low = kLowA; low <= kLowD; ++low) lower(into.held[low], from.held[low]);
         } else {
             for (int sum = kS; sum <= kOther; ++sum) into.held[sum] += from.held[sum];
         }
     }
 
-    static void raise(double &into, double from, int sign) {
-        if (sign * from > sign * into) into = from;
-    }
+    static void raise(double &into, double from) { into = from > into ? from : into; }
+    static void lower(double &into, double from) { into = from < into ? from : into; }
 
     // ---- Passes over elements ----
 
@@ -86,16 +85,17 @@ struct KlLogits {
             low[1][k] = V::smaller(d, low[1][k]);
         }
         void end_segment() {}
-        static double extreme(const V (&x)[kVectors<V>], int sign) {
-            T lanes[kLanes];
-            for (int k = 0; k < kVectors<V>; ++k) x[k].store(lanes + k * V::lanes);
-            for (int l = 1; l < kLanes; ++l)
-                if (sign * lanes[l] > sign * lanes[0]) lanes[0] = lanes[l];
-            return lanes[0];
-        }
         void store(RowState &state) const {
-            for (int i = 0; i < kHighs; ++i) raise(state.held[kHighA + i], extreme(high[i], 1), 1);
-            for (int i = 0; i < kLows; ++i) raise(state.held[kLowA + i], extreme(low[i], -1), -1);
+            for (int i = 0; i < kHighs; ++i) {
+                V all = high[i][0];
+                for (int k = 1; k < kVectors<V>; ++k) all = V::larger(high[i][k], all);
+                raise(state.held[kHighA + i], static_cast<double>(all.highest()));
+            }
+            for (int i = 0; i < kLows; ++i) {
+                V all = low[i][0];
+                for (int k = 1; k < kVectors<V>; ++k) all = V::smaller(low[i][k], all);
+                lower(state.held[kLowA + i], -static_cast<double>(V::sub(V::splat(0), all).highest()));
+            }
         }
     };
 
@@ -165,7 +165,7 @@ struct KlLogits {
             }
         }
         void end_segment() {
-            for (int i = 0; i < kCount; ++i) totals[i] += V::tree_sum(sums[i]);
+            for (int i = 0; i < kCount - Near; ++i) totals[i] += V::tree_sum(sums[i]);
             clear();
         }
         void store(RowState &state) const {

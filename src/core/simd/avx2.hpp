@@ -57,6 +57,11 @@ struct VecF32 {
     // Of two one of which is NaN, the second.
     static VecF32 larger(VecF32 a, VecF32 b) { return {_mm256_max_ps(a.v, b.v)}; }
     static VecF32 smaller(VecF32 a, VecF32 b) { return {_mm256_min_ps(a.v, b.v)}; }
+    float highest() const {
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    }
 
     static Bits bits(VecF32 x) { return _mm256_castps_si256(x.v); }
     static VecF32 from_bits(Bits x) { return {_mm256_castsi256_ps(x)}; }
@@ -112,6 +117,10 @@ struct VecF64 {
     static VecF64 clip(VecF64 x, VecF64 lo, VecF64 hi) { return {_mm256_min_pd(hi.v, _mm256_max_pd(lo.v, x.v))}; }
     static VecF64 larger(VecF64 a, VecF64 b) { return {_mm256_max_pd(a.v, b.v)}; }
     static VecF64 smaller(VecF64 a, VecF64 b) { return {_mm256_min_pd(a.v, b.v)}; }
+    double highest() const {
+        const __m128d two = _mm_max_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+        return _mm_cvtsd_f64(_mm_max_sd(two, _mm_unpackhi_pd(two, two)));
+    }
 
     static Bits bits(VecF64 x) { return _mm256_castpd_si256(x.v); }
     static VecF64 from_bits(Bits x) { return {_mm256_castsi256_pd(x)}; }

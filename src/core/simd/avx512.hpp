@@ -49,6 +49,7 @@ struct VecF32 {
     // Of two one of which is NaN, the second.
     static VecF32 larger(VecF32 a, VecF32 b) { return {_mm512_max_ps(a.v, b.v)}; }
     static VecF32 smaller(VecF32 a, VecF32 b) { return {_mm512_min_ps(a.v, b.v)}; }
+    float highest() const { return _mm512_reduce_max_ps(v); }
 
     static Bits bits(VecF32 x) { return _mm512_castps_si512(x.v); }
     static VecF32 from_bits(Bits x) { return {_mm512_castsi512_ps(x)}; }
@@ -101,6 +102,7 @@ struct VecF64 {
     static VecF64 clip(VecF64 x, VecF64 lo, VecF64 hi) { return {_mm512_min_pd(hi.v, _mm512_max_pd(lo.v, x.v))}; }
     static VecF64 larger(VecF64 a, VecF64 b) { return {_mm512_max_pd(a.v, b.v)}; }
     static VecF64 smaller(VecF64 a, VecF64 b) { return {_mm512_min_pd(a.v, b.v)}; }
+    double highest() const { return _mm512_reduce_max_pd(v); }
 
     static Bits bits(VecF64 x) { return _mm512_castpd_si512(x.v); }
     static VecF64 from_bits(Bits x) { return {_mm512_castsi512_pd(x)}; }

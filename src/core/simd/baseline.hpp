@@ -51,6 +51,11 @@ struct Vec16 {
     // Of two one of which is NaN, the second.
     static Vec16 larger(Vec16 a, Vec16 b) { return {a.v > b.v ? a.v : b.v}; }
     static Vec16 smaller(Vec16 a, Vec16 b) { return {a.v < b.v ? a.v : b.v}; }
+    T highest() const {
+        T high = v[0];
+        for (int i = 1; i < lanes; ++i) high = v[i] > high ? v[i] : high;
+        return high;
+    }
 
     static Bits bits(Vec16 x) { return reinterpret<Bits>(x.v); }
     static Vec16 from_bits(Bits x) { return {reinterpret<Values>(x)}; }

@@ -57,6 +57,7 @@ struct VecF32 {
     // Of two one of which is NaN, the second.
     static VecF32 larger(VecF32 a, VecF32 b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
     static VecF32 smaller(VecF32 a, VecF32 b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+    float highest() const { return vmaxvq_f32(v); }
 
     static Bits bits(VecF32 x) { return vreinterpretq_u32_f32(x.v); }
     static VecF32 from_bits(Bits x) { return {vreinterpretq_f32_u32(x)}; }
@@ -119,6 +120,7 @@ struct VecF64 {
     static VecF64 clip(VecF64 x, VecF64 lo, VecF64 hi) { return {vminq_f64(hi.v, vmaxq_f64(lo.v, x.v))}; }
     static VecF64 larger(VecF64 a, VecF64 b) { return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)}; }
     static VecF64 smaller(VecF64 a, VecF64 b) { return {vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v)}; }
+    double highest() const { return vmaxvq_f64(v); }
 
     static Bits bits(VecF64 x) { return vreinterpretq_u64_f64(x.v); }
     static VecF64 from_bits(Bits x) { return {vreinterpretq_f64_u64(x)}; }
