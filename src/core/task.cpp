@@ -21,6 +21,7 @@ struct Workspace {
     Packed t, p;
     double sums[kColumns];
     double row_factors[kGroupRows];  // where there is no scratch
+    char mask[kGroupRows];           // the group's, where the rows' axis has parts
     Scratch *scratch;
 
     explicit Workspace(Scratch *own) : scratch(own) {}
@@ -183,6 +184,13 @@ void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, do
           });
 }
 
+// The group's mask as the kernel reads it, its tiles' from number `first` on.
+void set_mask(const Plan &plan, const Cursor &at, int64_t first, const Workspace &work, Tile &tile) {
+    const bool apart = plan.has(KLDIV_MASK) && plan.row_parts.ndim != 0;
+    tile.mask = reinterpret_cast<const uint8_t *>(apart ? work.mask + first : at.at[KLDIV_MASK]);
+    tile.mask_stride = apart ? 1 : plan.row_axis.strides[KLDIV_MASK];
+}
+
 // sums[r] += `count` classes of each of `rows` rows.
 void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
     const bool whole = plan.in_place() && !plan.staged();
@@ -194,8 +202,7 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
         Cursor cell = at;
         for (int64_t c = 0; c < count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
             Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
-            tile.mask = reinterpret_cast<const uint8_t *>(at.at[KLDIV_MASK]);
-            tile.mask_stride = plan.row_axis.strides[KLDIV_MASK];
+            set_mask(plan, at, r, work, tile);
             const bool together = tile.rows > 1 && gapless(plan, tile);
             const Output out = output_at(plan, cell, tile, together, factors + r * item_size(plan.work_dtype()), work);
             const int64_t tile_rows = tile.rows, tile_cols = tile.cols;
@@ -262,15 +269,30 @@ void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Works
     }
 }
 
-bool is_masked(const RowOperands &rows, const Group &group, int64_t row) {
-    return rows.has(KLDIV_MASK) && group.at.at[KLDIV_MASK][row * rows.axis.strides[KLDIV_MASK]] == 0;
+// visit(row, its element) for each row of the group, of an operand that stands beside the rows.
+template <class Visit>
+void each_row(const RowOperands &rows, const Group &group, kldiv_role role, const Visit &visit) {
+    char *const start = group.at.at[role];
+    if (rows.parts == nullptr) {
+        for (int64_t r = 0; r < group.rows; ++r) visit(r, start + r * rows.axis.strides[role]);
+        return;
+    }
+    const kldiv_axis &inner = rows.parts->axes[rows.parts->ndim - 1];
+    for (int64_t r = 0; r < group.rows;) {
+        Cursor run{};
+        run.at[role] = start;
+        run.seek(*rows.parts, group.first + r);
+        const int64_t n = std::min(group.rows - r, inner.extent - (group.first + r) % inner.extent);
+        for (int64_t i = 0; i < n; ++i) visit(r + i, run.at[role] + i * inner.strides[role]);
+        r += n;
+    }
 }
 
 bool all_masked(const RowOperands &rows, const Group &group) {
     if (!rows.has(KLDIV_MASK)) return false;
-    for (int64_t r = 0; r < group.rows; ++r)
-        if (!is_masked(rows, group, r)) return false;
-    return true;
+    bool any = false;
+    each_row(rows, group, KLDIV_MASK, [&](int64_t, const char *kept) { any |= *kept != 0; });
+    return !any;
 }
 
 template <class Value>
@@ -281,17 +303,23 @@ double value_at(const char *data) {
 // What each row is multiplied by: the scale, and what it has of an operand.
 void multiply(const RowOperands &rows, const Group &group, kldiv_role role, double *values) {
     if (!rows.has(role)) return;
-    const char *data = group.at.at[role];
-    const int64_t stride = rows.axis.strides[role];
     const bool is_float = rows.operands[role].dtype == KLDIV_FLOAT32;
-    for (int64_t r = 0; r < group.rows; ++r)
-        values[r] *= is_float ? value_at<float>(data + r * stride) : value_at<double>(data + r * stride);
+    each_row(rows, group, role, [&](int64_t r, const char *data) {
+        values[r] *= is_float ? value_at<float>(data) : value_at<double>(data);
+    });
+}
+
+// values[r] = 0 where the mask is.
+template <class Value>
+void clear_masked(const RowOperands &rows, const Group &group, Value *values) {
+    if (!rows.has(KLDIV_MASK)) return;
+    each_row(rows, group, KLDIV_MASK, [&](int64_t r, const char *kept) { values[r] = *kept == 0 ? 0 : values[r]; });
 }
 
 template <class Factor>
 void store_factors(const RowOperands &rows, const Group &group, const double *values, void *to) {
-    for (int64_t r = 0; r < group.rows; ++r)
-        static_cast<Factor *>(to)[r] = is_masked(rows, group, r) ? 0 : static_cast<Factor>(values[r]);
+    for (int64_t r = 0; r < group.rows; ++r) static_cast<Factor *>(to)[r] = static_cast<Factor>(values[r]);
+    clear_masked(rows, group, static_cast<Factor *>(to));
 }
 
 // A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)
@@ -313,6 +341,8 @@ void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &w
         read_factors(plan.rows(), group, plan.work_dtype(), work.sums, work.factors());
     std::fill_n(work.sums, group.rows, 0.0);
     if (!plan.gradients() && all_masked(plan.rows(), group)) return;
+    if (plan.has(KLDIV_MASK) && plan.row_parts.ndim != 0 && !plan.columns)
+        each_row(plan.rows(), group, KLDIV_MASK, [&](int64_t r, const char *kept) { work.mask[r] = *kept; });
     const Span span = span_of(plan, piece);
     for (int64_t o = span.first_run; o < span.last_run; ++o) {
         Cursor run = group.at;
@@ -324,8 +354,9 @@ void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &w
 }
 
 template <class Out>
-void write(const double *sums, int64_t n, char *out, int64_t stride) {
-    for (int64_t r = 0; r < n; ++r) *reinterpret_cast<Out *>(out + r * stride) = static_cast<Out>(sums[r]);
+void write(const RowOperands &rows, const Group &group, const double *sums) {
+    each_row(rows, group, KLDIV_OUT,
+             [&](int64_t r, char *out) { *reinterpret_cast<Out *>(out) = static_cast<Out>(sums[r]); });
 }
 
 // In eight lanes: one would make every addition wait for the last.
@@ -345,12 +376,11 @@ Scratch *scratch_of(const Plan &plan, int worker) { return plan.scratch == nullp
 }  // namespace
 
 Group group_at(const Plan &plan, int64_t number) {
-    if (plan.groups == 1) return {plan.start, plan.row_axis.extent};
-    Group group = {plan.start, 0};
-    const int64_t from = number % plan.groups_per_axis * plan.group_rows;
+    if (plan.groups == 1) return {plan.start, plan.row_axis.extent, 0};
+    Group group = {plan.start, 0, number % plan.groups_per_axis * plan.group_rows};
     group.at.seek(plan.batch, number / plan.groups_per_axis);
-    group.at.advance(plan.row_axis, from);
-    group.rows = std::min(plan.group_rows, plan.row_axis.extent - from);
+    group.at.advance(plan.row_axis, group.first);
+    group.rows = std::min(plan.group_rows, plan.row_axis.extent - group.first);
     return group;
 }
 
@@ -364,15 +394,12 @@ void read_factors(const RowOperands &rows, const Group &group, kldiv_dtype forma
 
 double finish(const RowOperands &rows, const Group &group, double *sums) {
     multiply(rows, group, KLDIV_WEIGHT, sums);
-    if (rows.has(KLDIV_MASK))
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] = is_masked(rows, group, r) ? 0 : sums[r];
+    clear_masked(rows, group, sums);
     if (!rows.has(KLDIV_OUT)) return sum_of(sums, group.rows);
     if (rows.scale != 1)
         for (int64_t r = 0; r < group.rows; ++r) sums[r] *= rows.scale;
-    char *out = group.at.at[KLDIV_OUT];
-    const int64_t stride = rows.axis.strides[KLDIV_OUT];
-    rows.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(sums, group.rows, out, stride)
-                                                    : write<double>(sums, group.rows, out, stride);
+    rows.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(rows, group, sums)
+                                                    : write<double>(rows, group, sums);
     return 0;
 }
 

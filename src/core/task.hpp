@@ -15,8 +15,9 @@ struct Scratch {
 };
 
 struct Group {
-    Cursor at;
+    Cursor at;  // of the first row; where the rows' axis has parts, what stands beside the rows is at that axis's start
     int64_t rows;
+    int64_t first;  // row along that axis
 };
 Group group_at(const Plan &plan, int64_t number);
 
