@@ -4,6 +4,7 @@
 compilers: ``python tests/core/run.py``. The portable baseline has no FMA, so it is held to a bound instead.
 """
 
+import functools
 from pathlib import Path
 
 import kldiv_fast
@@ -109,6 +110,66 @@ def test_bits_for_any_number_of_threads(isa):
         )
         for many in others:
             assert many == one
+
+
+# Memory for an array, other than C-contiguous but for the first.
+LAYOUTS = {
+    "contiguous": np.empty,
+    "transposed": lambda shape, dtype: np.empty(shape[::-1], dtype).T,
+    "backwards": lambda shape, dtype: np.flip(np.empty(shape, dtype)),
+    "every second": lambda shape, dtype: np.empty((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2],
+}
+# Short and long rows, and such as lie across memory; several axes of rows, which some layouts make one of and others not.
+ARRANGED = [((2, 3, 4, 10), -1), ((3, 2, 70_000), -1), ((6, 1, 200_000), -1), ((2, 3, 4, 10), 0), ((4, 3000, 2, 3), 1),
+            ((3000, 7, 8), 0), ((200, 40, 4, 6), (0, 1))]  # fmt: skip
+
+
+def laid_out(x, layout):
+    array = LAYOUTS[layout](x.shape, x.dtype)
+    array[...] = x
+    return array
+
+
+def bytes_of(found):
+    return [np.ascontiguousarray(x).tobytes() for x in found]
+
+
+@pytest.mark.parametrize("name", ["kl", "jsd"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("shape", "axis"), ARRANGED, ids=str)
+def test_bits_for_any_layout_beside_the_rows(isa, rng, name, layout, shape, axis):
+    """Of what is written, of weights, masks and upstream: it must not say how the rows are cut."""
+    t, p = (
+        laid_out(samples("float32", first, np.prod(shape)).reshape(shape), layout)
+        for first in (0, 1 << 30)
+    )
+    value = functools.partial(getattr(kldiv_fast, name), t, p, axis=axis)
+    gradients = functools.partial(
+        getattr(kldiv_fast, f"{name}_value_and_grad"), t, p, axis=axis, wrt=("y_true", "y_pred")
+    )
+
+    def calls(layout, layout_of_mask):
+        """Rows alone; weighted rows, their mean, their gradients."""
+        rows = LAYOUTS[layout](plain.shape, np.float32)
+        value(reduction="none", out=rows)
+        beside = {
+            "sample_weight": laid_out(weight, layout),
+            "mask": laid_out(mask, layout_of_mask),
+        }
+        out = LAYOUTS[layout_of_mask](plain.shape, np.float32)
+        upstream = laid_out(weight[::-1], layout)
+        value(reduction="none", out=out, **beside)
+        again, grads = gradients(reduction="none", upstream=upstream, **beside)
+        return bytes_of([rows, out, value(**beside), again, *grads])
+
+    plain = value(reduction="none")
+    weight, mask = rng.random(plain.shape), rng.random(plain.shape) < 0.7
+    expected = calls("contiguous", "contiguous")
+    assert bytes_of([plain]) == expected[:1]
+    assert expected[3] == expected[1]
+    for one in LAYOUTS:
+        for other in LAYOUTS:
+            assert calls(one, other) == expected, (one, other)
 
 
 @pytest.mark.parametrize("offset", range(0, 64, 7))

@@ -6,6 +6,25 @@
 namespace kldiv {
 namespace {
 
+// visit(row, its element) for each row of the group, of an operand that stands beside the rows.
+template <class Visit>
+void each_row(const RowOperands &rows, const Group &group, kldiv_role role, const Visit &visit) {
+    char *const start = group.at.at[role];
+    if (rows.parts == nullptr) {
+        for (int64_t r = 0; r < group.rows; ++r) visit(r, start + r * rows.axis.strides[role]);
+        return;
+    }
+    const kldiv_axis &inner = rows.parts->axes[rows.parts->ndim - 1];
+    for (int64_t r = 0; r < group.rows;) {
+        Cursor run{};
+        run.at[role] = start;
+        run.seek(*rows.parts, group.first + r);
+        const int64_t n = std::min(group.rows - r, inner.extent - (group.first + r) % inner.extent);
+        for (int64_t i = 0; i < n; ++i) visit(r + i, run.at[role] + i * inner.strides[role]);
+        r += n;
+    }
+}
+
 template <class Value>
 double value_at(const char *data) {
     return static_cast<double>(*reinterpret_cast<const Value *>(data));
@@ -14,22 +33,29 @@ double value_at(const char *data) {
 // What each row is multiplied by: the scale, and what it has of an operand.
 void multiply(const RowOperands &rows, const Group &group, kldiv_role role, double *values) {
     if (!rows.has(role)) return;
-    const char *data = group.at.at[role];
-    const int64_t stride = rows.axis.strides[role];
     const bool is_float = rows.operands[role].dtype == KLDIV_FLOAT32;
-    for (int64_t r = 0; r < group.rows; ++r)
-        values[r] *= is_float ? value_at<float>(data + r * stride) : value_at<double>(data + r * stride);
+    each_row(rows, group, role, [&](int64_t r, const char *data) {
+        values[r] *= is_float ? value_at<float>(data) : value_at<double>(data);
+    });
+}
+
+// values[r] = 0 where the mask is.
+template <class Value>
+void clear_masked(const RowOperands &rows, const Group &group, Value *values) {
+    if (!rows.has(KLDIV_MASK)) return;
+    each_row(rows, group, KLDIV_MASK, [&](int64_t r, const char *kept) { values[r] = *kept == 0 ? 0 : values[r]; });
 }
 
 template <class Factor>
 void store_factors(const RowOperands &rows, const Group &group, const double *values, void *to) {
-    for (int64_t r = 0; r < group.rows; ++r)
-        static_cast<Factor *>(to)[r] = is_masked(rows, group, r) ? 0 : static_cast<Factor>(values[r]);
+    for (int64_t r = 0; r < group.rows; ++r) static_cast<Factor *>(to)[r] = static_cast<Factor>(values[r]);
+    clear_masked(rows, group, static_cast<Factor *>(to));
 }
 
 template <class Out>
-void write(const double *sums, int64_t n, char *out, int64_t stride) {
-    for (int64_t r = 0; r < n; ++r) *reinterpret_cast<Out *>(out + r * stride) = static_cast<Out>(sums[r]);
+void write(const RowOperands &rows, const Group &group, const double *sums) {
+    each_row(rows, group, KLDIV_OUT,
+             [&](int64_t r, char *out) { *reinterpret_cast<Out *>(out) = static_cast<Out>(sums[r]); });
 }
 
 // In eight lanes: one would make every addition wait for the last.
@@ -46,8 +72,15 @@ double sum_of(const double *values, int64_t n) {
 
 }  // namespace
 
-bool is_masked(const RowOperands &rows, const Group &group, int64_t row) {
-    return rows.has(KLDIV_MASK) && group.at.at[KLDIV_MASK][row * rows.axis.strides[KLDIV_MASK]] == 0;
+void read_mask(const RowOperands &rows, const Group &group, uint8_t *mask) {
+    each_row(rows, group, KLDIV_MASK, [&](int64_t r, const char *kept) { mask[r] = *kept != 0; });
+}
+
+bool all_masked(const RowOperands &rows, const Group &group) {
+    if (!rows.has(KLDIV_MASK)) return false;
+    bool any = false;
+    each_row(rows, group, KLDIV_MASK, [&](int64_t, const char *kept) { any |= *kept != 0; });
+    return !any;
 }
 
 Span span_of(const Plan &plan, int64_t piece) {
@@ -59,12 +92,11 @@ Span span_of(const Plan &plan, int64_t piece) {
 }
 
 Group group_at(const Plan &plan, int64_t number) {
-    if (plan.groups == 1) return {plan.start, plan.row_axis.extent};
-    Group group = {plan.start, 0};
-    const int64_t from = number % plan.groups_per_axis * plan.group_rows;
+    if (plan.groups == 1) return {plan.start, plan.row_axis.extent, 0};
+    Group group = {plan.start, 0, number % plan.groups_per_axis * plan.group_rows};
     group.at.seek(plan.batch, number / plan.groups_per_axis);
-    group.at.advance(plan.row_axis, from);
-    group.rows = std::min(plan.group_rows, plan.row_axis.extent - from);
+    group.at.advance(plan.row_axis, group.first);
+    group.rows = std::min(plan.group_rows, plan.row_axis.extent - group.first);
     return group;
 }
 
@@ -78,15 +110,12 @@ void read_factors(const RowOperands &rows, const Group &group, kldiv_dtype forma
 
 double finish(const RowOperands &rows, const Group &group, double *sums) {
     multiply(rows, group, KLDIV_WEIGHT, sums);
-    if (rows.has(KLDIV_MASK))
-        for (int64_t r = 0; r < group.rows; ++r) sums[r] = is_masked(rows, group, r) ? 0 : sums[r];
+    clear_masked(rows, group, sums);
     if (!rows.has(KLDIV_OUT)) return sum_of(sums, group.rows);
     if (rows.scale != 1)
         for (int64_t r = 0; r < group.rows; ++r) sums[r] *= rows.scale;
-    char *out = group.at.at[KLDIV_OUT];
-    const int64_t stride = rows.axis.strides[KLDIV_OUT];
-    rows.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(sums, group.rows, out, stride)
-                                                    : write<double>(sums, group.rows, out, stride);
+    rows.operands[KLDIV_OUT].dtype == KLDIV_FLOAT32 ? write<float>(rows, group, sums)
+                                                    : write<double>(rows, group, sums);
     return 0;
 }
 

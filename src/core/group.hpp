@@ -8,8 +8,9 @@
 namespace kldiv {
 
 struct Group {
-    Cursor at;
+    Cursor at;  // of the first row; where the rows' axis has parts, what stands beside the rows is at that axis's start
     int64_t rows;
+    int64_t first;  // row along that axis
 };
 Group group_at(const Plan &plan, int64_t number);
 
@@ -19,7 +20,9 @@ void read_factors(const RowOperands &rows, const Group &group, kldiv_dtype forma
 // A group's rows are known: write them, or give back what they add to the total.
 double finish(const RowOperands &rows, const Group &group, double *sums);
 
-bool is_masked(const RowOperands &rows, const Group &group, int64_t row);
+// mask[r] = 0 where the group's mask is; there must be one.
+void read_mask(const RowOperands &rows, const Group &group, uint8_t *mask);
+bool all_masked(const RowOperands &rows, const Group &group);
 
 // A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)
 struct Span {

@@ -122,10 +122,8 @@ kldiv_status run_rows_in_pieces(Plan &plan, int requested, Poll &poll, double &t
     plan.states = states.get(), plan.partial_states = partial_states.get();
     for (plan.first_group = 0; plan.first_group < plan.groups; plan.first_group += at_once) {
         const int64_t count = std::min(at_once, plan.groups - plan.first_group);
-        for (int64_t g = 0; g < count; ++g) {
-            const Group group = group_at(plan, plan.first_group + g);
-            begin_states(*plan.rowwise, plan.rows(), group, 0, group.rows, plan.states + g * plan.group_rows);
-        }
+        for (int64_t g = 0; g < count; ++g)
+            begin_states(plan, group_at(plan, plan.first_group + g), plan.states + g * plan.group_rows);
         const kldiv_status status = run_passes_over(plan, requested, poll, count);
         if (status != KLDIV_OK) return status;
         for (int64_t g = 0; g < count; ++g) {

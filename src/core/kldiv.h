@@ -116,7 +116,7 @@ typedef struct {
 
 /* With KLDIV_OUT, write every row's value there and leave *total untouched; without, write their sum. With neither it nor
  * `total`, only gradients are computed, which spares the logarithm where kl's y_pred alone is wanted. The values have the
- * same bits with and without gradients, whatever the gradients' layout. */
+ * same bits with and without gradients, whatever the layout of what is written and of what stands beside the rows. */
 kldiv_status kldiv_run(const kldiv_problem *problem, double *total);
 
 /* kldiv_run for C-contiguous rows of native elements of a kernel dtype. `out` (rows), `upstream` (rows) and the gradients

@@ -11,6 +11,7 @@ namespace kldiv {
 constexpr kldiv_axis kSingle = {1, {}};
 constexpr kldiv_role kInputs[] = {KLDIV_Y_TRUE, KLDIV_Y_PRED};
 constexpr kldiv_role kGradients[] = {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED};
+constexpr kldiv_role kBesideRows[] = {KLDIV_WEIGHT, KLDIV_MASK, KLDIV_UPSTREAM, KLDIV_OUT};
 
 // ---- What there is ----
 
@@ -97,6 +98,15 @@ inline bool all_continue(const kldiv_axis &outer, const kldiv_axis &inner) {
     return true;
 }
 
+// The same of what has elements, whatever stands beside the rows.
+inline bool elements_continue(const kldiv_axis &outer, const kldiv_axis &inner) {
+    for (const kldiv_role k : kInputs)
+        if (!continues(outer, inner, k)) return false;
+    for (const kldiv_role k : kGradients)
+        if (!continues(outer, inner, k)) return false;
+    return true;
+}
+
 // Widest strides outermost, others as they come. (std::stable_sort takes memory for its buffer, and a tenth of a small call.)
 inline void sort_by_reach(Nest &nest) {
     for (int i = 1; i < nest.ndim; ++i) {
@@ -123,6 +133,20 @@ inline void coalesce(Nest &nest) {
         }
     }
     nest.ndim = kept;
+}
+
+// The last axis, made one with those before it that inputs and gradients go on over: how the work is cut must not depend
+// on what stands beside the rows. Where that doesn't go on, it moves along `parts` alone, which number the rows alike.
+inline kldiv_axis pop_rows(Nest &nest, Nest &parts) {
+    int first = nest.ndim - 1;
+    while (first > 0 && elements_continue(nest.axes[first - 1], nest.axes[first])) --first;
+    if (first >= nest.ndim - 1) return nest.pop();
+    kldiv_axis rows = nest.axes[nest.ndim - 1];
+    for (int i = first; i < nest.ndim; ++i) parts.push(nest.axes[i]);
+    rows.extent = parts.size();
+    for (const kldiv_role k : kBesideRows) rows.strides[k] = 0;
+    nest.ndim = first;
+    return rows;
 }
 
 }  // namespace kldiv

@@ -75,7 +75,7 @@ bool run_one_tile(const kldiv_problem &problem, double *total) {
                        cols,
                        reinterpret_cast<const uint8_t *>(at(KLDIV_MASK)),
                        rows.strides[KLDIV_MASK]};
-    const RowOperands beside = {problem.operands, rows, options.scale};
+    const RowOperands beside = {problem.operands, rows, nullptr, options.scale};
     const bool values = total != nullptr || has(problem, KLDIV_OUT);
     double sums[kGroupRows], factors[kGroupRows];
     if (has_gradients(problem)) {

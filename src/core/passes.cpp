@@ -40,12 +40,12 @@ bool in_kernel_format(const kldiv_problem &problem, kldiv_role grad) {
     return problem.operands[grad].dtype == (t.dtype == KLDIV_FLOAT64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32);
 }
 
-bool pair_follows(const kldiv_problem &problem, const kldiv_axis &outer, const kldiv_axis &inner, bool of_batch) {
+bool pair_follows(const kldiv_problem &problem, const kldiv_axis &outer, const kldiv_axis &inner) {
     for (const kldiv_role k : kInputs)
         if (!continues(outer, inner, k)) return true;
     for (const kldiv_role k : kGradients)
         if (!goes_on(problem, outer, inner, k)) return false;
-    return !of_batch || goes_on(problem, outer, inner, KLDIV_UPSTREAM);
+    return true;
 }
 
 // ---- Sums ----
@@ -228,9 +228,7 @@ bool gradients_follow_inputs(const kldiv_problem &problem) {
         for (const kldiv_role k : kGradients)
             if (inputs && !is_dense(problem, axis, k)) return false;
         for (int j = 0; j < ndim; ++j) {
-            const bool of_batch = i < problem.batch_ndim && j < problem.batch_ndim;
-            if (i != j && problem.axes[j].extent != 1 &&
-                !pair_follows(problem, axis, forwards(problem.axes[j]), of_batch))
+            if (i != j && problem.axes[j].extent != 1 && !pair_follows(problem, axis, forwards(problem.axes[j])))
                 return false;
         }
     }

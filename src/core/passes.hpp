@@ -5,7 +5,7 @@
 namespace kldiv {
 
 // Whether values keep their bits when gradients are computed beside them. They depend on the order of summation, and a
-// plan makes one axis of two, and one row of several, only where all that it reads and writes allows it.
+// plan makes one axis of two, and one row of several, only where inputs and gradients allow it.
 bool gradients_follow_inputs(const kldiv_problem &problem);
 
 // Whether a gradient is a sum over what its argument is repeated along.

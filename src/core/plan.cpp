@@ -197,7 +197,7 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
         coalesce(*nest);
     }
     plan.class_axis = classes.pop();
-    plan.row_axis = plan.batch.pop();
+    plan.row_axis = pop_rows(plan.batch, plan.row_parts);
     plan.columns = !plan.plain && !rowwise && worth_columns(plan);
     complete(plan);
     return plan;

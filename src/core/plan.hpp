@@ -1,5 +1,6 @@
 // From a problem to a plan: which axis is innermost, what is read in place, how the work is cut. The cut depends on shapes
-// and strides alone, never on the number of threads: the same bits always. Included by kldiv.cpp, plan.cpp and task.cpp.
+// and the inputs' strides, never on the number of threads or on what stands beside the rows: the same bits always. Included
+// by kldiv.cpp, plan.cpp and task.cpp.
 #pragma once
 #include <cstdint>
 
@@ -20,10 +21,11 @@ constexpr int64_t kLargestTile = 2048;    // elements of any tile that is packed
 // or copied past the caches.
 enum class Way { direct, scattered, streamed };
 
-// Operands that move with rows, along the rows' axis.
+// Operands that move with rows: along the rows' axis, or where that has parts along those.
 struct RowOperands {
     const kldiv_operand *operands;
     const kldiv_axis &axis;
+    const Nest *parts;  // nullptr: none
     double scale;
 
     bool has(kldiv_role role) const { return operands[role].data != nullptr; }
@@ -39,6 +41,7 @@ struct Plan {
     bool columns = false;
     Nest batch;           // batch axes but row_axis
     kldiv_axis row_axis;  // a group's rows are neighbours along it
+    Nest row_parts;       // see pop_rows
     Nest runs;            // class axes but class_axis
     kldiv_axis class_axis;
     kldiv_dtype kernel_dtype;
@@ -66,7 +69,7 @@ struct Plan {
     Plan(const kldiv_options &options, const kldiv_operand *operands);
 
     bool has(kldiv_role role) const { return operands[role].data != nullptr; }
-    RowOperands rows() const { return {operands, row_axis, options.scale}; }
+    RowOperands rows() const { return {operands, row_axis, row_parts.ndim == 0 ? nullptr : &row_parts, options.scale}; }
     bool gradients() const { return wanted != Wanted::none; }
     int64_t most_partials() const { return rowwise != nullptr ? kMaxStates : kMaxPartials; }
 

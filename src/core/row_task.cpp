@@ -16,6 +16,7 @@ constexpr int64_t kElementsAtOnce = 8192;
 struct Workspace : TileBuffers {
     double values[kGroupRows];
     double row_factors[kGroupRows];
+    uint8_t mask[kGroupRows];
 
     using TileBuffers::TileBuffers;
 };
@@ -55,6 +56,11 @@ void map(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, con
     });
 }
 
+void begin(const Plan &plan, bool masked, RowState &state) {
+    plan.rowwise->begin(state);
+    if (masked) state.value = 0, state.pass = kRowDone;
+}
+
 const char *factors_of(const Plan &plan, const Group &group, Workspace &work) {
     if (plan.gradients()) read_factors(plan.rows(), group, plan.work_dtype(), work.values, work.row_factors);
     return reinterpret_cast<const char *>(work.row_factors);
@@ -64,12 +70,13 @@ const char *factors_of(const Plan &plan, const Group &group, Workspace &work) {
 void do_group(const Plan &plan, const Group &group, Workspace &work) {
     const Span span = span_of(plan, 0);
     const char *factors = factors_of(plan, group, work);
+    if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, work.mask);
     const int64_t at_once = std::clamp<int64_t>(kElementsAtOnce / plan.row_size(), 1, kRowsAtOnce);
     RowState states[kRowsAtOnce];
     Cursor at = group.at;
     for (int64_t first = 0; first < group.rows; first += at_once, at.advance(plan.row_axis, at_once)) {
         const int64_t n = std::min(at_once, group.rows - first);
-        begin_states(*plan.rowwise, plan.rows(), group, first, n, states);
+        for (int64_t i = 0; i < n; ++i) begin(plan, plan.has(KLDIV_MASK) && work.mask[first + i] == 0, states[i]);
         do reduce(plan, at, n, span, work, states);
         while (plan.rowwise->next(plan.parameters, states, n));
         for (int64_t i = 0; i < n; ++i) work.values[first + i] = states[i].value;
@@ -79,12 +86,10 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
 
 }  // namespace
 
-void begin_states(const RowwiseFunctions &functions, const RowOperands &rows, const Group &group, int64_t first,
-                  int64_t n, RowState *states) {
-    for (int64_t i = 0; i < n; ++i) {
-        functions.begin(states[i]);
-        if (is_masked(rows, group, first + i)) states[i].value = 0, states[i].pass = kRowDone;
-    }
+void begin_states(const Plan &plan, const Group &group, RowState *states) {
+    uint8_t mask[kGroupRows];
+    if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, mask);
+    for (int64_t r = 0; r < group.rows; ++r) begin(plan, plan.has(KLDIV_MASK) && mask[r] == 0, states[r]);
 }
 
 void run_row_groups(void *context, int worker, int64_t task) {

@@ -15,8 +15,7 @@ void run_row_groups(void *plan, int worker, int64_t task);
 // with plan.mapping the gradients of it.
 void run_row_piece(void *plan, int worker, int64_t task);
 
-// The states of rows `first` and so on of a group, before any pass; masked ones are done, and 0.
-void begin_states(const RowwiseFunctions &functions, const RowOperands &rows, const Group &group, int64_t first,
-                  int64_t n, RowState *states);
+// The states of a group's rows, before any pass; masked ones are done, and 0.
+void begin_states(const Plan &plan, const Group &group, RowState *states);
 
 }  // namespace kldiv

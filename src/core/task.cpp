@@ -15,6 +15,7 @@ namespace {
 struct Workspace : TileBuffers {
     double sums[kColumns];
     double row_factors[kGroupRows];  // where there is no scratch
+    uint8_t mask[kGroupRows];        // the group's, where the rows' axis has parts
 
     using TileBuffers::TileBuffers;
     void *factors() { return scratch != nullptr ? scratch->factors : row_factors; }
@@ -94,6 +95,13 @@ void sum_columns(const Plan &plan, const Tile &tile, const GradientTile &out, do
           });
 }
 
+// The group's mask as the kernel reads it, its tiles' from number `first` on.
+void set_mask(const Plan &plan, const Cursor &at, int64_t first, const Workspace &work, Tile &tile) {
+    const bool apart = plan.has(KLDIV_MASK) && plan.row_parts.ndim != 0;
+    tile.mask = apart ? work.mask + first : reinterpret_cast<const uint8_t *>(at.at[KLDIV_MASK]);
+    tile.mask_stride = apart ? 1 : plan.row_axis.strides[KLDIV_MASK];
+}
+
 // sums[r] += `count` classes of each of `rows` rows.
 void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspace &work) {
     const bool whole = plan.in_place() && !plan.staged();
@@ -105,8 +113,7 @@ void add_rows(const Plan &plan, Cursor at, int64_t rows, int64_t count, Workspac
         Cursor cell = at;
         for (int64_t c = 0; c < count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
             Tile tile = tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, count - c), work);
-            tile.mask = reinterpret_cast<const uint8_t *>(at.at[KLDIV_MASK]);
-            tile.mask_stride = plan.row_axis.strides[KLDIV_MASK];
+            set_mask(plan, at, r, work, tile);
             const bool together = tile.rows > 1 && gapless(plan, tile);
             const Output out = output_at(plan, cell, tile, together, factors + r * item_size(plan.work_dtype()), work);
             const int64_t tile_rows = tile.rows, tile_cols = tile.cols;
@@ -173,19 +180,13 @@ void add_columns(const Plan &plan, Cursor at, int64_t rows, int64_t count, Works
     }
 }
 
-bool all_masked(const RowOperands &rows, const Group &group) {
-    if (!rows.has(KLDIV_MASK)) return false;
-    for (int64_t r = 0; r < group.rows; ++r)
-        if (!is_masked(rows, group, r)) return false;
-    return true;
-}
-
 // work.sums = one piece of each row of the group; its gradients where they belong.
 void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &work) {
     if (plan.gradients())  // nothing is in the sums yet
         read_factors(plan.rows(), group, plan.work_dtype(), work.sums, work.factors());
     std::fill_n(work.sums, group.rows, 0.0);
     if (!plan.gradients() && all_masked(plan.rows(), group)) return;
+    if (plan.has(KLDIV_MASK) && plan.row_parts.ndim != 0 && !plan.columns) read_mask(plan.rows(), group, work.mask);
     const Span span = span_of(plan, piece);
     for (int64_t o = span.first_run; o < span.last_run; ++o) {
         Cursor run = group.at;

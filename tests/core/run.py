@@ -117,6 +117,7 @@ For one version of kldiv_fast, the result of a call has the same bits
 - for any number of threads: work is cut by shapes and strides alone, and partial sums are added in order;
 - on any thread: what it has set, to flush subnormals or to round another way, is put aside for the call;
 - for any alignment of the inputs: no loop begins at an aligned element;
+- for any layout of what is written, and of weights and masks: only inputs say how the work is cut;
 - on AVX-512, AVX2 and NEON: 16 virtual lanes whatever the vector's width, a fixed tree, and only operations that IEEE
   754 rounds correctly, FMA among them;
 - by GCC and by Clang: contraction is off, so that every FMA stands in the source.
@@ -128,7 +129,7 @@ threads too; here the core is built and run by each compiler, NEON under qemu:
 {rows}
 
 The portable baseline, for x86-64 processors without AVX2, has no FMA and rounds twice where the others round once.
-Another layout of the same numbers (strided, transposed, broadcast) may be added up in another order: equal to rounding,
+Another layout of the inputs' numbers (strided, transposed, broadcast) may be added up in another order: equal to rounding,
 not to the bit. So may another version of kldiv_fast: the table then changes, and the change log says so.
 """
 
