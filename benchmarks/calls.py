@@ -28,6 +28,7 @@ CALLS = {
     "float16": (1.5, None),
     "base=2": (1.5, None),
     **dict.fromkeys(OTHERS, (1.3, None)),
+    "logits": (2, None),
     "value and gradient": (4, 2.5),
     "value and gradient, out": (3, 2.5),
     "rows and gradient, out": (3, 2.5),
@@ -53,6 +54,7 @@ def functions(shape):
         "float16": lambda: kl(half_t, half_p),
         "base=2": lambda: kl(t, p, base=2),
         **{name: functools.partial(getattr(kldiv_fast, name), t, p) for name in OTHERS},
+        "logits": lambda: kl(t, p, form="logits"),
         "value and gradient": lambda: kl_value_and_grad(t, p),
         "value and gradient, out": lambda: kl_value_and_grad(t, p, out=gradient),
         "rows and gradient, out": lambda: kl_value_and_grad(
