@@ -1,7 +1,8 @@
-"""Random distributions, and the rows' values in extended precision."""
+"""Random distributions, and the rows' values in extended precision: for the tests and tools/accuracy.py."""
 
 import mpmath
 import numpy as np
+import scipy.special
 
 
 def distributions(rng, shape, dtype=np.float32, axis=-1):
@@ -50,12 +51,29 @@ def _jsd(t, p, beta):
     return beta * _times_log(t, t, m) + (1 - beta) * _times_log(p, p, m)
 
 
-# What an element adds. A line for each operation.
+# What an element adds. A line for each operation: the only place outside the package that has its formula.
 TERMS = {
     "kl": lambda t, p, beta: _times_log(t, t, p),
     "generalized_kl": lambda t, p, beta: _times_log(t, t, p) - t + p,
     "jsd": _jsd,
     "jeffreys": lambda t, p, beta: _times_log(t - p, t, p),
+}
+
+# kl alone has terms below 0: its rows are a sum that cancels where the two nearly agree.
+POSITIVE = [name for name in TERMS if name != "kl"]
+
+
+def _half_of_both(t, p):
+    m = (t + p) / 2
+    return (scipy.special.rel_entr(t, m) + scipy.special.rel_entr(p, m)) / 2
+
+
+# The same by SciPy, where it has a function or is made of some: its meaning of zeros is ours.
+SCIPYS = {
+    "kl": scipy.special.rel_entr,
+    "generalized_kl": scipy.special.kl_div,
+    "jsd": _half_of_both,
+    "jeffreys": lambda t, p: scipy.special.rel_entr(t, p) + scipy.special.rel_entr(p, t),
 }
 
 
@@ -64,15 +82,23 @@ def _clipped(x, epsilon, work):
     return x if epsilon is None else min(max(x, mpmath.mpf(float(work(epsilon)))), mpmath.mpf(1))
 
 
-def exact_rows(name, y_true, y_pred, beta=0.5, epsilon=1e-7, work=np.float64):
-    """Rows of two arrays of one shape, each correct to the last bit of a double; `work` as in `oracle`."""
+def exact_terms(name, y_true, y_pred, beta=0.5, epsilon=1e-7, work=np.float64):
+    """What each element of two arrays of one shape adds, in mpmath's numbers; `work` as in `oracle`."""
     term, beta = TERMS[name], mpmath.mpf(beta)
-    pairs = [(_clipped(t, epsilon, work), _clipped(p, epsilon, work))
-             for t, p in zip(y_true.ravel(), y_pred.ravel(), strict=True)]  # fmt: skip
-    terms = [term(t, p, beta) for t, p in pairs]
-    n = y_true.shape[-1]
-    sums = [float(mpmath.fsum(terms[i : i + n])) for i in range(0, len(terms), n)]
+    pairs = zip(y_true.ravel(), y_pred.ravel(), strict=True)
+    return [term(_clipped(t, epsilon, work), _clipped(p, epsilon, work), beta) for t, p in pairs]
+
+
+def exact_rows(name, y_true, y_pred, beta=0.5, epsilon=1e-7, work=np.float64):
+    """Their rows, each correct to the last bit of a double or nearer."""
+    terms, n = exact_terms(name, y_true, y_pred, beta, epsilon, work), y_true.shape[-1]
+    sums = [_long_double(mpmath.fsum(terms[i : i + n])) for i in range(0, len(terms), n)]
     return np.array(sums).reshape(y_true.shape[:-1])
+
+
+def _long_double(x):
+    high = float(x)
+    return np.longdouble(high) + np.longdouble(float(x - high))
 
 
 def exact_slopes(name, y_true, y_pred, beta=0.5):
