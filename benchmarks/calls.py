@@ -4,7 +4,6 @@ python benchmarks/calls.py                print the multiples, at 2x2 and 512x46
 python benchmarks/calls.py NAME COUNT     make one of them so often: instructions.py counts
 """
 
-import functools
 import sys
 
 import kldiv_fast
