@@ -134,7 +134,7 @@ void add_folded_columns(const Plan &plan, const Tile &tile, const GradientTile &
                   grad_size = item_size(plan.work_dtype());
     double wide[kFoldedColumns] = {};
     const void *factors = nullptr;
-    if (plan.gradients()) {
+    if (plan.gradients() && work.scratch != nullptr) {  // in column mode gradients have scratch
         char *folded = reinterpret_cast<char *>(work.scratch->folded);
         for (int64_t k = 0; k < kFold; ++k)
             std::memcpy(folded + k * tile.cols * grad_size, out.factors, tile.cols * grad_size);

@@ -184,7 +184,7 @@ struct KlLogits {
     template <class T>
     static void center_at(RowState &state, double center, const Parameters &parameters) {
         const double c = static_cast<double>(static_cast<T>(center));
-        state.held[kCenter] = c - c == 0 ? c : 0;  // finite, or the row is a special case
+        state.held[kCenter] = c > -kInfinity && c < kInfinity ? c : 0;  // else the row is a special case
         state.held[kIsNear] = within_one(state, parameters, 0);
         for (int sum = kS; sum <= kOther; ++sum) state.held[sum] = 0;
     }
