@@ -11,6 +11,7 @@ import kldiv_fast
 import ml_dtypes
 import numpy as np
 import pytest
+from pairwise import each
 
 ROWS = Path(__file__).with_name("core").joinpath("bits.txt").read_text().splitlines()
 # Rows that name no operation are kl's, from before there were others.
@@ -134,11 +135,10 @@ def bytes_of(found):
     return [np.ascontiguousarray(x).tobytes() for x in found]
 
 
-@pytest.mark.parametrize("name", ["kl", "jsd"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("shape", "axis"), ARRANGED, ids=str)
-def test_bits_for_any_layout_beside_the_rows(isa, rng, name, layout, shape, axis):
+@each(isa=kldiv_fast.available_isas(), name=["kl", "jsd"], layout=list(LAYOUTS), arranged=ARRANGED)
+def test_bits_for_any_layout_beside_the_rows(isa, rng, name, layout, arranged):
     """Of what is written, of weights, masks and upstream: it must not say how the rows are cut."""
+    shape, axis = arranged
     t, p = (
         laid_out(samples("float32", first, np.prod(shape)).reshape(shape), layout)
         for first in (0, 1 << 30)

@@ -592,8 +592,11 @@ def test_fake_tensors_have_shapes_and_no_values():
 
 # ---- bad input ----
 
-# What PyTorch has no counterpart for: object arrays, strings and the like.
+# What PyTorch has no counterpart for: object arrays, strings and the like; and the arguments that its functions lack.
 ELSEWHERE = (
+    "form",
+    "temperature",
+    "epsilon of logits",
     "out",
     "num_threads",
     "unknown",
