@@ -104,7 +104,9 @@ def check(name, step):
         print("\n".join(rows))
         run(*emulator, f"{folder}/executors", *(["no-fork"] if emulator else []))
         print(run(*emulator, f"{folder}/exhaustive", str(step)), end="", flush=True)
-        print(run(*emulator, f"{folder}/exponentials", str(max(step, 257))), end="", flush=True)
+        # Its long doubles are done by software there.
+        sparse = max(step, 25_700 if emulator else 257)
+        print(run(*emulator, f"{folder}/exponentials", str(sparse)), end="", flush=True)
         return rows
 
 
