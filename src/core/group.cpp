@@ -16,11 +16,9 @@ void each_row(const RowOperands &rows, const Group &group, kldiv_role role, cons
     }
     const kldiv_axis &inner = rows.parts->axes[rows.parts->ndim - 1];
     for (int64_t r = 0; r < group.rows;) {
-        Cursor run{};
-        run.at[role] = start;
-        run.seek(*rows.parts, group.first + r);
+        char *const run = start + offset_of(*rows.parts, group.first + r, role);
         const int64_t n = std::min(group.rows - r, inner.extent - (group.first + r) % inner.extent);
-        for (int64_t i = 0; i < n; ++i) visit(r + i, run.at[role] + i * inner.strides[role]);
+        for (int64_t i = 0; i < n; ++i) visit(r + i, run + i * inner.strides[role]);
         r += n;
     }
 }

@@ -185,12 +185,8 @@ void write_zeros(const kldiv_problem &problem, int ndim, kldiv_role role) {
     Nest nest;
     for (int i = 0; i < ndim; ++i) nest.push(relevant(problem.axes[i], problem.operands));
     const int64_t size = item_size(problem.operands[role].dtype);
-    for (int64_t i = 0, n = nest.size(); i < n; ++i) {
-        Cursor at{};
-        at.at[role] = static_cast<char *>(problem.operands[role].data);
-        at.seek(nest, i);
-        std::memset(at.at[role], 0, size);
-    }
+    char *const data = static_cast<char *>(problem.operands[role].data);
+    for (int64_t i = 0, n = nest.size(); i < n; ++i) std::memset(data + offset_of(nest, i, role), 0, size);
 }
 
 bool has_empty_axis(const kldiv_axis *axes, int ndim) {

@@ -65,6 +65,16 @@ struct Cursor {
     }
 };
 
+// How far one operand moves to the element of that number.
+inline int64_t offset_of(const Nest &nest, int64_t number, kldiv_role role) {
+    int64_t offset = 0;
+    for (int i = nest.ndim - 1; i >= 0 && number > 0; --i) {
+        offset += number % nest.axes[i].extent * nest.axes[i].strides[role];
+        number /= nest.axes[i].extent;
+    }
+    return offset;
+}
+
 // An axis along which what is not there doesn't move.
 inline kldiv_axis relevant(kldiv_axis axis, const kldiv_operand *operands) {
     for (int k = 0; k < KLDIV_OPERANDS; ++k)

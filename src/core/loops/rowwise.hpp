@@ -69,7 +69,9 @@ struct Sixteens {
         }
     }
     static const T *fill(const T *src, int64_t n, T *last) {
-        for (int k = 0; k < kLanes; k += V::lanes) V::splat(src[0]).store(last + k);
+        T present;  // of elements at any address
+        std::memcpy(&present, src, sizeof present);
+        for (int k = 0; k < kLanes; k += V::lanes) V::splat(present).store(last + k);
         std::memcpy(last, src, n * sizeof(T));
         return last;
     }
