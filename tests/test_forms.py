@@ -15,7 +15,7 @@ from kldiv_fast import _core, generalized_kl, kl, kl_value_and_grad
 from kldiv_fast._operations import OPERATIONS
 from oracle import exact_logits, logits_row
 from pairwise import pairwise
-from test_arrays import LAYOUTS
+from test_arrays import BROADCASTS, LAYOUTS
 from test_family import same
 from test_gradient import row_factors, summed_to, work_type
 from test_properties import calls, reduced
@@ -417,16 +417,6 @@ def test_every_tail(isa, rng, classes):
         close_gradients(found, y_true, y_pred)
         along = logits(y_true.T.copy(), y_pred.T.copy(), axis=0, reduction="none")
         close_rows(along, y_true, y_pred)
-
-
-BROADCASTS = [
-    ((4, 6), (6,)),
-    ((6,), (4, 6)),
-    ((4, 1, 6), (5, 6)),
-    ((4, 6), (1, 1)),
-    ((3, 1), (1, 6)),
-    ((4, 6), ()),
-]
 
 
 @pytest.mark.parametrize(("a", "b"), BROADCASTS, ids=str)

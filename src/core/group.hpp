@@ -1,8 +1,10 @@
 // A group of a plan's rows, or a piece of it, and what each row has beside its elements: weight, mask, upstream, out.
 // Included by the tasks, kldiv.cpp and one_tile.cpp.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
+#include "convert.hpp"
 #include "plan.hpp"
 
 namespace kldiv {
@@ -29,5 +31,30 @@ struct Span {
     int64_t first_run, last_run, from, count;
 };
 Span span_of(const Plan &plan, int64_t piece);
+
+// visit(where a run's part begins) for each run of the span.
+template <class Visit>
+void each_run(const Plan &plan, const Cursor &at, const Span &span, const Visit &visit) {
+    for (int64_t o = span.first_run; o < span.last_run; ++o) {
+        Cursor run = at;
+        run.seek(plan.runs, o);
+        run.advance(plan.class_axis, span.from);
+        visit(run);
+    }
+}
+
+// A task of whole rows: several groups, of which values_of(group) gives what each row comes to, and what they add to the
+// total is left.
+template <class ValuesOf>
+void do_groups(const Plan &plan, int64_t task, const ValuesOf &values_of) {
+    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
+    double total = 0;
+    for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
+        const Group group = group_at(plan, g);
+        total += finish(plan.rows(), group, values_of(group));
+    }
+    if (plan.way == Way::streamed) end_streams();
+    plan.partial[task] = total;
+}
 
 }  // namespace kldiv

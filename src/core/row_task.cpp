@@ -27,17 +27,14 @@ void each_tile(const Plan &plan, const Cursor &at, int64_t rows, const Span &spa
                const Visit &visit) {
     const bool whole = plan.in_place() && !plan.staged();
     const int64_t most_rows = whole ? rows : plan.tile_rows, most_cols = whole ? span.count : plan.tile_cols;
-    for (int64_t o = span.first_run; o < span.last_run; ++o) {
-        Cursor run = at;
-        run.seek(plan.runs, o);
-        run.advance(plan.class_axis, span.from);
+    each_run(plan, at, span, [&](Cursor run) {
         for (int64_t r = 0; r < rows; r += most_rows, run.advance(plan.row_axis, most_rows)) {
             Cursor cell = run;
             for (int64_t c = 0; c < span.count; c += most_cols, cell.advance(plan.class_axis, most_cols))
                 visit(tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, span.count - c), work),
                       cell, r);
         }
-    }
+    });
 }
 
 void reduce(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, TileBuffers &work, RowState *states) {
@@ -94,16 +91,11 @@ void begin_states(const Plan &plan, const Group &group, RowState *states) {
 
 void run_row_groups(void *context, int worker, int64_t task) {
     const Plan &plan = *static_cast<const Plan *>(context);
-    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
     Workspace work(scratch_of(plan, worker));
-    double total = 0;
-    for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
-        const Group group = group_at(plan, g);
+    do_groups(plan, task, [&](const Group &group) {
         do_group(plan, group, work);
-        total += finish(plan.rows(), group, work.values);
-    }
-    if (plan.way == Way::streamed) end_streams();
-    plan.partial[task] = total;
+        return work.values;
+    });
 }
 
 void run_row_piece(void *context, int worker, int64_t task) {

@@ -188,29 +188,21 @@ void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &w
     if (!plan.gradients() && all_masked(plan.rows(), group)) return;
     if (plan.has(KLDIV_MASK) && plan.row_parts.ndim != 0 && !plan.columns) read_mask(plan.rows(), group, work.mask);
     const Span span = span_of(plan, piece);
-    for (int64_t o = span.first_run; o < span.last_run; ++o) {
-        Cursor run = group.at;
-        run.seek(plan.runs, o);
-        run.advance(plan.class_axis, span.from);
+    each_run(plan, group.at, span, [&](const Cursor &run) {
         plan.columns ? add_columns(plan, run, group.rows, span.count, work)
                      : add_rows(plan, run, group.rows, span.count, work);
-    }
+    });
 }
 
 }  // namespace
 
 void run_groups(void *context, int worker, int64_t task) {
     const Plan &plan = *static_cast<const Plan *>(context);
-    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
     Workspace work(scratch_of(plan, worker));
-    double total = 0;
-    for (int64_t g = task * plan.groups_per_task; g < last; ++g) {
-        const Group group = group_at(plan, g);
+    do_groups(plan, task, [&](const Group &group) {
         sum_piece(plan, group, 0, work);
-        total += finish(plan.rows(), group, work.sums);
-    }
-    if (plan.way == Way::streamed) end_streams();
-    plan.partial[task] = total;
+        return work.sums;
+    });
 }
 
 void run_piece(void *context, int worker, int64_t task) {

@@ -14,15 +14,7 @@
 namespace kldiv {
 namespace {
 
-// Coefficients, lowest first: tools/make_coefficients.py.
-template <class V, int N>
-inline V polynomial(V x, const double (&coefficients)[N]) {
-    using T = typename V::Element;
-    V q = V::splat(static_cast<T>(coefficients[N - 1]));
-    for (int k = N - 2; k >= 0; --k) q = V::fma(q, x, V::splat(static_cast<T>(coefficients[k])));
-    return q;
-}
-
+// Coefficients: tools/make_coefficients.py.
 template <class T>
 struct ExpConstants;
 

@@ -18,18 +18,25 @@ namespace {
 
 constexpr float kInfinity = HUGE_VALF;
 
-// Coefficients of Q, lowest first: tools/make_coefficients.py.
+// Coefficients lowest first.
+template <class V, int N>
+inline V polynomial(V x, const double (&coefficients)[N]) {
+    using T = typename V::Element;
+    V q = V::splat(static_cast<T>(coefficients[N - 1]));
+    for (int k = N - 2; k >= 0; --k) q = V::fma(q, x, V::splat(static_cast<T>(coefficients[k])));
+    return q;
+}
+
+// Coefficients of Q: tools/make_coefficients.py.
 inline VecF32 atanh_polynomial(VecF32 z) {
-    VecF32 q = VecF32::fma(z, VecF32::splat(0x1.36e09p-3f), VecF32::splat(0x1.992b42p-3f));
-    return VecF32::fma(q, z, VecF32::splat(0x1.5555b4p-2f));
+    constexpr double c[] = {0x1.5555b4p-2, 0x1.992b42p-3, 0x1.36e09p-3};
+    return polynomial(z, c);
 }
 
 inline VecF64 atanh_polynomial(VecF64 z) {
     constexpr double c[] = {0x1.555555555554fp-2, 0x1.999999999c0cdp-3, 0x1.24924921ee414p-3, 0x1.c71c748716b31p-4,
                             0x1.745c4cdb1238ap-4, 0x1.3b358064c8987p-4, 0x1.0dcfc38d2a632p-4, 0x1.1b65975ab1be0p-4};
-    VecF64 q = VecF64::splat(c[7]);
-    for (int k = 6; k >= 0; --k) q = VecF64::fma(q, z, VecF64::splat(c[k]));
-    return q;
+    return polynomial(z, c);
 }
 
 // t = near * 2^e with near/p in [2/3, 3/2]; all exact.

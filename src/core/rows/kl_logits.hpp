@@ -209,7 +209,7 @@ struct KlLogits {
         if (flag(state, kIsNear)) held[kOther] = (held[kS] - held[kE]) + held[kPsi];
         const double mean = held[kE] / held[kS], psi = held[kPsi] / held[kS], y = psi - mean;
         const double log_ratio = log_of(held[kOther] / held[kS]), far = mean + log_ratio;
-        const double near = psi - log1p_gap(y);
+        const double gap = log1p_gap(y), near = psi - gap;
         // Where the rows are far apart the logarithm of the ratio has the digits.
         const double magnitude = mean < 0 ? -mean : mean;
         const bool is_far = far > 0.125 * (1 + magnitude);
@@ -221,7 +221,7 @@ struct KlLogits {
         }
         state.pass = kRowDone;
         state.value = is_far ? far : near < 0 ? 0 : near;
-        held[kLogRatio] = y > -0.3 && y < 0.3 ? y - log1p_gap(y) : log_ratio;
+        held[kLogRatio] = y > -0.3 && y < 0.3 ? y - gap : log_ratio;
         const double sums = held[kS] + held[kOther];
         // Nothing of p where t has something.
         if (held[kHighD] == kInfinity) state.value = kInfinity;
