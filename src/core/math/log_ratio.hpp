@@ -18,13 +18,15 @@ namespace {
 
 constexpr float kInfinity = HUGE_VALF;
 
-// Coefficients lowest first.
-template <class V, int N>
+// By Horner's rule, coefficients lowest first. Recursive, because compilers unroll a loop only after they have chosen what to
+// inline.
+template <int K = 0, class V, int N>
 inline V polynomial(V x, const double (&coefficients)[N]) {
-    using T = typename V::Element;
-    V q = V::splat(static_cast<T>(coefficients[N - 1]));
-    for (int k = N - 2; k >= 0; --k) q = V::fma(q, x, V::splat(static_cast<T>(coefficients[k])));
-    return q;
+    const V last = V::splat(static_cast<typename V::Element>(coefficients[K]));
+    if constexpr (K + 1 == N)
+        return last;
+    else
+        return V::fma(polynomial<K + 1>(x, coefficients), x, last);
 }
 
 // Coefficients of Q: tools/make_coefficients.py.
