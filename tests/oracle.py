@@ -145,3 +145,50 @@ def exact_logits(y_true, y_pred, temperature=1):
         for pair in zip(y_true, y_pred, strict=True)
     ]
     return [np.array(found, dtype=object).astype(float) for found in zip(*rows, strict=True)]
+
+
+# ---- rows of any forms ----
+
+
+def probabilities(form, row, temperature=1):
+    """What a list of finite mpmath numbers stands for."""
+    scale = mpmath.mpf(temperature) if form == "logits" else 1
+    if form in ("log_probs", "logits"):
+        row = [mpmath.exp(x / scale) for x in row]
+    total = mpmath.fsum(row) if form in ("counts", "logits") else 1
+    return [x / total for x in row]
+
+
+def form_row(name, rows, forms, beta=0.5, temperature=1):
+    """A row's value, of two lists of mpmath numbers."""
+    t, p = (probabilities(form, row, temperature) for form, row in zip(forms, rows, strict=True))
+    return mpmath.fsum(TERMS[name](x, y, mpmath.mpf(beta)) for x, y in zip(t, p, strict=True))
+
+
+def as_numbers(x):
+    return [mpmath.mpf(float(v)) for v in x]
+
+
+def exact_form_rows(name, y_true, y_pred, forms, beta=0.5, temperature=1):
+    pairs = zip(y_true, y_pred, strict=True)
+    return np.array(
+        [
+            float(form_row(name, [*map(as_numbers, pair)], forms, beta, temperature))
+            for pair in pairs
+        ]
+    )
+
+
+def exact_form_slopes(name, y_true, y_pred, forms, beta=0.5, temperature=1):
+    """By each element of two rows, as central differences."""
+    step, rows = mpmath.mpf("1e-20"), [as_numbers(y_true), as_numbers(y_pred)]
+
+    def slope(side, i):
+        values = []
+        for sign in (1, -1):
+            moved = [list(row) for row in rows]
+            moved[side][i] += sign * step
+            values.append(form_row(name, moved, forms, beta, temperature))
+        return float((values[0] - values[1]) / (2 * step))
+
+    return [np.array([slope(side, i) for i in range(len(row))]) for side, row in enumerate(rows)]

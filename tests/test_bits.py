@@ -55,13 +55,16 @@ def case(request):
 def bits(t, p, parameter, name="kl", num_threads=0):
     """What the program prints: the sum, the rows along each axis, in float64, and both gradients.
 
-    ``parameter`` is epsilon, or the temperature where the name has a form: ``kl/logits``.
+    ``parameter`` is epsilon, or the temperature where the name has forms: ``kl/logits``, ``jsd/probs-counts``.
     """
-    operation, *form = name.split("/")
+    operation, *forms = name.split("/")
     epsilon, options = parameter, {"operation": OPERATIONS.index(operation)}
-    if form:
-        number = kldiv_fast._core.forms().index(*form)
-        epsilon, options = 1e-7, {**options, "forms": (number, number), "temperature": parameter}
+    if forms:
+        numbers = [kldiv_fast._core.forms().index(form) for form in forms[0].split("-")]
+        epsilon, options = (
+            1e-7,
+            {**options, "forms": numbers * (3 - len(numbers)), "temperature": parameter},
+        )
 
     def run(a, b, out, *gradients):
         return kldiv_fast._core.run(

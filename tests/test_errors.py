@@ -80,9 +80,9 @@ CASES = {
     "None": (dict(y_true=None), TypeError, "y_true is None; expected an array"),
     "num_threads 0": (dict(num_threads=0), ValueError, "num_threads is 0; expected an integer"),
     "num_threads float": (dict(num_threads=1.5), TypeError, "num_threads is of type float"),
-    "form": (dict(form="logit"), ValueError, "form is 'logit'; expected one of: 'probs', 'logits'"),
+    "form": (dict(form="logit"), ValueError, "form is 'logit'; expected one of: 'probs', 'counts'"),
     "form type": (dict(form=1), TypeError, "form is 1; expected one of: 'probs'"),
-    "forms": (dict(form=("probs", "logits")), ValueError, "form is .* expected one that kl takes"),
+    "forms": (dict(form=("probs", "logit")), ValueError, "form is .* expected one of: 'probs'"),
     "temperature": (dict(temperature=2), ValueError, "temperature is 2, which is for logits alone"),
     "temperature 0": (
         dict(temperature=0),
@@ -93,7 +93,7 @@ CASES = {
     "epsilon of logits": (
         dict(form="logits", epsilon=1e-3),
         ValueError,
-        "epsilon is 0.001, but logits are not clipped",
+        "epsilon is 0.001, but nothing is clipped beside logits",
     ),
     "unknown keyword": (dict(eps=1e-7), TypeError, "eps"),
 }

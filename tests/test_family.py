@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from kldiv_fast import _core
 from kldiv_fast._divergence import gradient_function, value_function
+from kldiv_fast._meaning import FORMS
 from kldiv_fast._operations import OPERATIONS
 from oracle import POSITIVE, SCIPYS, TERMS, distributions, exact_rows, exact_slopes
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 BOTH = ("y_true", "y_pred")
+PROBS = ("probs", "probs")
 
 each_operation = pytest.mark.parametrize("name", BY_NAME)
 each_of_positive_terms = pytest.mark.parametrize("name", POSITIVE)
@@ -297,10 +299,11 @@ def any_call(rng, name, gradients):
         keywords["mask"] = np.asarray(rng.random(beside(rng, rows)) < 0.6)
     if BY_NAME[name].parameters:
         keywords["beta"] = draw(rng, [0, 0.25, 0.5, 1.0])
-    forms = draw(rng, BY_NAME[name].forms)
+    forms = tuple(draw(rng, FORMS) for _ in BOTH) if rng.random() < 0.6 else PROBS
     keywords["form"] = draw(rng, [forms, list(forms), *forms[: forms[0] == forms[1]]])
-    if "logits" in forms:
+    if forms != PROBS:
         keywords["epsilon"] = draw(rng, [1e-7, None])
+    if "logits" in forms:
         keywords["temperature"] = draw(rng, [1, 0.5, 3.0])
     if gradients:
         keywords["wrt"] = draw(rng, [*BOTH, BOTH, BOTH[::-1], ["y_true"]])
@@ -308,14 +311,16 @@ def any_call(rng, name, gradients):
         if keywords["reduction"] in (None, "none") and rng.random() < 0.5:
             dtype = draw(rng, [np.float32, np.float64])
             keywords["upstream"] = np.asarray(rng.normal(size=rows), dtype)
-    kept = {"form"} if "logits" in forms else set()  # what other keywords hang on
+    kept = {"form"} if forms != PROBS else set()  # what other keywords hang on
     return t, p, {k: v for k, v in keywords.items() if k in kept or rng.random() < 0.9}
 
 
 def beside(rng, rows):
     """A shape that broadcasts to the rows' and has no rank for Keras to match."""
     kept = tuple(n if rng.random() < 0.7 else 1 for n in rows)
-    return kept[1:] if len(kept) > 1 and rng.random() < 0.3 and kept[0] != 0 else kept
+    if len(rows) < 2 or rows[-1] == 1 or rng.random() < 0.7 or kept[0] == 0:
+        return kept
+    return (*kept[1:-1], rows[-1])
 
 
 def outcome(function, t, p, keywords):

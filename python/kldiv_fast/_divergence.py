@@ -15,6 +15,7 @@ from kldiv_fast._arrays import as_array, cast, is_float, is_sequence, refuse
 from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import (
     FORMS,
+    PROBS,
     Weights,
     attach_weights,
     broadcast,
@@ -133,7 +134,7 @@ class Options(NamedTuple):
                 raise TypeError(
                     f"{operation.name}{called}() got an unexpected keyword argument {name!r}"
                 )
-        forms = check_form(form, operation)
+        forms = check_form(form)
         return Options(
             operation.number,
             check_epsilon(epsilon, forms),
@@ -199,8 +200,7 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
         ranks = [x.ndim for x in match_ranks(true, pred)]
         check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
     weights = _read_weights(sample_weight, mask, reduction)
-    absent = "-np.inf" if "logits" in options.forms else "0"
-    arranged = _arrange(true, pred, axis, weights, absent)
+    arranged = _arrange(true, pred, axis, weights, options.forms)
     return Problem(
         given={"y_true": true, "y_pred": pred},
         axis=axis,
@@ -212,13 +212,13 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
     )
 
 
-def _arrange(true, pred, axis, weights, absent="0"):
+def _arrange(true, pred, axis, weights, forms=PROBS):
     true, pred = match_ranks(true, pred)
     shape = broadcast_shape(true, pred)
     axes = check_axes(axis, len(shape))
     true, pred = classes_last(true, len(shape), axes), classes_last(pred, len(shape), axes)
     rows = tuple(n for i, n in enumerate(shape) if i not in axes)
-    true, pred, rows, weights = attach_weights(true, pred, rows, weights, absent)
+    true, pred, rows, weights = attach_weights(true, pred, rows, weights, forms)
     return Arranged(true, pred, len(axes), rows, weights)
 
 

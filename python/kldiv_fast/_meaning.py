@@ -26,6 +26,7 @@ REDUCTIONS = (
 
 FORMS = tuple(map(sys.intern, _core.forms()))  # by their numbers; interned as names in code are
 PROBS = ("probs", "probs")
+LOGS = ("log_probs", "logits")  # whose -inf is a probability of 0
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _EPSILON = 1e-7  # of a call that names none
@@ -54,17 +55,14 @@ def check_reduction(reduction):
         )
 
 
-def check_form(form, operation):
-    """y_true's and y_pred's, of one name for both or a pair, among those that the operation takes."""
+def check_form(form):
+    """y_true's and y_pred's, of one name for both or a pair."""
     pair = (form, form) if isinstance(form, str) else form
     expected = f"expected one of: {', '.join(map(repr, FORMS))}, or a pair of them"
     if not isinstance(pair, (tuple, list)) or not all(isinstance(name, str) for name in pair):
         raise TypeError(f"form is {form!r}; {expected}")
     if len(pair) != 2 or any(name not in FORMS for name in pair):
         raise ValueError(f"form is {form!r}; {expected}")
-    if tuple(pair) not in operation.forms:
-        taken = ", ".join(repr(a if a == b else (a, b)) for a, b in operation.forms)
-        raise ValueError(f"form is {form!r}; expected one that {operation.name} takes: {taken}")
     return tuple(pair)
 
 
@@ -80,9 +78,10 @@ def check_epsilon(epsilon, forms=PROBS):
     if epsilon is None:
         return None
     value = _number(epsilon, "epsilon", "a number in [0, 1), or None", lambda x: 0 <= x < 1)
-    if value != _EPSILON and "logits" in forms:
+    if value != _EPSILON and forms != PROBS:
+        other = next(form for form in forms if form != "probs")
         raise ValueError(
-            f"epsilon is {epsilon!r}, but logits are not clipped; expected the default, or None"
+            f"epsilon is {epsilon!r}, but nothing is clipped beside {other}; expected the default, or None"
         )
     return value
 
@@ -246,11 +245,8 @@ def _match_mask(mask, weight):
     return mask, weight
 
 
-def attach_weights(true, pred, rows, weights, absent="0"):
-    """Rows and weights brought to one rank, by views, and the shape that both broadcast to.
-
-    `absent`: what a class is in both where it doesn't count, for an advice.
-    """
+def attach_weights(true, pred, rows, weights, forms=PROBS):
+    """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
     given = [x for x in (weights.weight, weights.mask) if x is not None]
     if not given:
         return true, pred, rows, weights
@@ -269,11 +265,11 @@ def attach_weights(true, pred, rows, weights, absent="0"):
     weight = given.pop(0) if weights.weight is not None else None
     mask = given[0] if given else None
     shapes = (None if x is None else tuple(x.shape) for x in (weight, mask))
-    rows = _rows_beside(rows, *shapes, absent)
+    rows = _rows_beside(rows, *shapes, forms)
     return true, pred, rows, Weights(weight, mask, weights.scale)
 
 
-def _rows_beside(rows, weight, mask, absent):
+def _rows_beside(rows, weight, mask, forms):
     """The rows' shape, with a weight's shape and a mask's (or None). A weight may repeat rows, as in Keras; a mask may not."""
     if weight is not None:
         try:
@@ -288,10 +284,11 @@ def _rows_beside(rows, weight, mask, absent):
         except ValueError:
             masked = None
         if masked is None or math.prod(masked) != math.prod(rows):
+            t, p = ("-np.inf" if form in LOGS else "0" for form in forms)
             raise ValueError(
                 f"mask has shape {mask}, which does not broadcast to the rows' shape {rows}; a mask leaves out rows. "
-                f"Classes are left out where both are {absent}: "
-                f"np.where(keep, y_true, {absent}), np.where(keep, y_pred, {absent})"
+                f"Classes are left out where {f'both are {t}' if t == p else f'y_true is {t} and y_pred {p}'}: "
+                f"np.where(keep, y_true, {t}), np.where(keep, y_pred, {p})"
             )
         rows = masked
     return rows

@@ -4,7 +4,6 @@ To add a divergence is to add an entry to ``ENTRIES``; a row of the core's witho
 formulas are documentation and Python at once: :mod:`kldiv_fast._formulas` computes them where the core can't.
 """
 
-import itertools
 import textwrap
 from typing import NamedTuple
 
@@ -92,8 +91,6 @@ class Operation(NamedTuple):
     name: str
     parameters: tuple[str, ...]
 
-    forms: tuple[tuple[str, str], ...]  # the pairs that it takes, y_true's and y_pred's
-
     def defaults(self):
         """Of its own parameters."""
         return {name: _PARAMETERS[name][0] for name in self.parameters}
@@ -123,8 +120,9 @@ y_true, y_pred : array_like, of shapes (..., classes) that broadcast
 # What the core's forms are.
 _FORMS = {
     "probs": "probabilities, taken as they are",
-    "logits": "softmax(x / `temperature`) over `axis` makes probabilities of them, -inf is a probability "
-    "of 0, and nothing is clipped",
+    "counts": "non-negative numbers, which are divided by their sum over `axis`; a row of zeros is NaN",
+    "log_probs": "logarithms of probabilities, taken as they are; -inf is a probability of 0",
+    "logits": "softmax(x / `temperature`) over `axis` makes probabilities of them; -inf is a probability of 0",
 }
 
 _AXIS = """\
@@ -192,7 +190,9 @@ With t and p, the clipped inputs::
 {formula}
     result = reduction over the rows of  sample_weight * row
 
-{value_of_logits}{sign}
+or, where `form` says that either is something else, the probabilities that it stands for, unclipped.
+
+{sign}
 
 Parameters
 ----------
@@ -243,7 +243,13 @@ sample_weight / the reduction's divisor, 0 where masked::
     d value / d y_true = f * ({by_true})      where epsilon <= y_true <= 1, else 0
     d value / d y_pred = f * ({by_pred})      where epsilon <= y_pred <= 1, else 0
 
-{slopes_of_logits}Parameters
+and where x, one of the two, stands for the probabilities t of its row, with g = d value / d t::
+
+    d value / d x = t * g                                      of log_probs
+    d value / d x = (g - sum over `axis` of t * g) / sum of x  of counts
+    d value / d x = t * (g - sum over `axis` of t * g) / temperature  of logits
+
+Parameters
 ----------
 {inputs}{parameters}wrt : {{"y_pred", "y_true"}} or a sequence of them, default "y_pred"
     The argument or arguments to differentiate with respect to.
@@ -287,30 +293,12 @@ Examples
 """
 
 
-# What they add where logits are taken. The value is kl's, to which the other divergence that takes them comes.
-_VALUE_OF_LOGITS = """\
-With ``form="logits"`` t = softmax(y_true / temperature) over `axis`, p likewise, and nothing is
-clipped. Rows of both then sum to 1, and {what}
-
-"""
-
-_SLOPES_OF_LOGITS = """\
-and with respect to logits, t and p being their softmax and row kl's::
-
-    d value / d y_true = f * t * (log(t / p) - row) / temperature
-    d value / d y_pred = f * (p - t) / temperature
-
-"""
-
-
 def docstring(template, operation):
     """A function's documentation: the template with what is to be said of this operation."""
     entry = ENTRIES[operation.name]
     parameters = {name: _PARAMETERS[name] for name in operation.parameters}
     unclipped = f"None: no clip, and {entry.unclipped}. With 0 the two are clipped to [0, 1] and zeros have that meaning too."
     epsilon = _EPSILON + _paragraph(unclipped) + "\n"
-    takes_logits = ("logits", "logits") in operation.forms
-    what = "it is kl." if operation.name != "kl" else "no row is below 0."
     return template.format(
         **entry._asdict()
         | {
@@ -324,12 +312,10 @@ def docstring(template, operation):
             "parameters": "".join(text for _, text in parameters.values()),
             "shared": _AXIS + epsilon + _REST,
             "axis": _AXIS,
-            "form": _FORM.format(meanings=_paragraph(_meanings(operation))),
+            "form": _FORM.format(meanings=_paragraph(_meanings())),
             "epsilon": epsilon,
             "temperature": _TEMPERATURE,
             "rest": _REST,
-            "value_of_logits": _VALUE_OF_LOGITS.format(what=what) if takes_logits else "",
-            "slopes_of_logits": _SLOPES_OF_LOGITS if takes_logits else "",
             "threads": _THREADS,
             "raises": _RAISES,
         }
@@ -341,12 +327,12 @@ def _lines(entry):
     yield f"row = sum over `axis` of  {entry.term}"
 
 
-def _meanings(operation):
-    """What the forms mean that an operation takes, and which pairs of them it takes."""
-    known = [name for name in FORMS if any(name in pair for pair in operation.forms)]
-    meanings = ". ".join(f'"{name}": {_FORMS[name]}' for name in known)
-    pairs = ", ".join(f'"{a}"' if a == b else f'("{a}", "{b}")' for a, b in operation.forms)
-    return f"What the numbers are, of both inputs or of `y_true` and `y_pred` each. {meanings}. Taken: {pairs}."
+def _meanings():
+    meanings = ". ".join(f'"{name}": {_FORMS[name]}' for name in FORMS)
+    return (
+        f"What the numbers are, of both inputs or of `y_true` and `y_pred` each. {meanings}. Nothing is "
+        "clipped unless both are probabilities."
+    )
 
 
 def _paragraph(text):
@@ -355,7 +341,7 @@ def _paragraph(text):
 
 def _read_table():
     """The core's rows, each of which has an entry here."""
-    rows = [Operation(i, *row, _pairs(i)) for i, row in enumerate(_core.operations())]
+    rows = [Operation(i, *row) for i, row in enumerate(_core.operations())]
     names = [row.name for row in rows]
     if sorted(names) != sorted(ENTRIES):
         raise ImportError(
@@ -366,12 +352,6 @@ def _read_table():
             f"the core has the forms {', '.join(FORMS)}; _operations.py documents {', '.join(_FORMS)}"
         )
     return rows
-
-
-def _pairs(number):
-    """Of forms, those that an operation takes."""
-    every = itertools.product(enumerate(FORMS), repeat=2)
-    return tuple((a, b) for (i, a), (j, b) in every if _core.takes(number, i, j))
 
 
 OPERATIONS = _read_table()

@@ -75,12 +75,11 @@ bool read_temperature(PyObject *object, double &temperature) {
     return read_number(object, temperature) && temperature > 0 && std::isfinite(temperature);
 }
 
-// What is of logits alone, and what is not for them.
+// What is of logits alone, and what is of probabilities.
 bool fits_forms(const Function &function, const kldiv_options &options) {
     const kldiv_options &defaults = function.defaults;
-    if (!has_logits(options)) return options.temperature == defaults.temperature;
-    if (options.clip != 0 && options.epsilon != defaults.epsilon) return false;
-    return kldiv_takes(options.operation, options.y_true_form, options.y_pred_form) != 0;
+    if (!has_logits(options) && options.temperature != defaults.temperature) return false;
+    return are_probs(options) || options.clip == 0 || options.epsilon == defaults.epsilon;
 }
 
 bool read_axis(PyObject *object, int ndim, uint64_t &classes) {

@@ -26,9 +26,12 @@ enum Argument {
     kArguments
 };
 
-// Whether rows are made probabilities first, so that an element's part in its row hangs on the others.
 inline bool has_logits(const kldiv_options &options) {
     return options.y_true_form == KLDIV_LOGITS || options.y_pred_form == KLDIV_LOGITS;
+}
+// Otherwise probabilities are made of rows, so that an element's part in its row hangs on the others.
+inline bool are_probs(const kldiv_options &options) {
+    return options.y_true_form == KLDIV_PROBS && options.y_pred_form == KLDIV_PROBS;
 }
 
 // What becomes of the rows' values.

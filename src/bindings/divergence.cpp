@@ -127,12 +127,12 @@ bool lie_alike(const Fields &a, const Fields &b) {
     return arrays::has_shape_of(a, b) && (both(Numpy::NPY_ARRAY_C_CONTIGUOUS_) || both(Numpy::NPY_ARRAY_F_CONTIGUOUS_));
 }
 
-// A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither. Not of logits, each of
-// which is what it is beside the others of its row.
+// A sum over everything, in whatever order: to it rows mean nothing, and so the class axes neither. Not of other forms
+// than probabilities, whose numbers are what they are beside the others of their row.
 bool wants_a_plain_sum(const Call &call) {
     const Arguments &arguments = call.arguments;
     return !call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut) &&
-           !has_logits(call.problem.options);
+           are_probs(call.problem.options);
 }
 
 bool is_plain(const Call &call) {

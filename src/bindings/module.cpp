@@ -47,12 +47,6 @@ py::list operations() {
     return rows;
 }
 
-// Whether an operation takes a pair of forms, by their places in the core's tables.
-bool takes(int operation, int y_true_form, int y_pred_form) {
-    return kldiv_takes(static_cast<kldiv_operation>(operation), static_cast<kldiv_form>(y_true_form),
-                       static_cast<kldiv_form>(y_pred_form)) != 0;
-}
-
 }  // namespace
 
 PYBIND11_MODULE(core_of_main_interpreter, m) {
@@ -64,7 +58,6 @@ PYBIND11_MODULE(core_of_main_interpreter, m) {
     add_run(m);
     m.def("operations", &operations);
     m.def("forms", [] { return names(kldiv_form_name); });
-    m.def("takes", &takes, py::arg("operation"), py::arg("y_true_form"), py::arg("y_pred_form"));
     m.def("function", &make_function, py::arg("operation"), py::arg("has_gradients"), py::arg("name"), py::arg("doc"),
           py::arg("fallback"));
     m.def("xla_handlers", &xla_handlers);

@@ -124,8 +124,8 @@ void check(const kldiv_options &options) {
     if (!(options.beta >= 0 && options.beta <= 1)) throw py::value_error("beta must lie in [0, 1]");
     if (!(options.temperature > 0 && std::isfinite(options.temperature)))
         throw py::value_error("temperature must be finite and above 0");
-    if (kldiv_takes(options.operation, options.y_true_form, options.y_pred_form) == 0)
-        throw py::value_error("the operation does not take these forms");
+    for (const int form : {options.y_true_form, options.y_pred_form})
+        if (form < 0 || form >= KLDIV_FORM_COUNT) throw py::value_error("there is no such form");
 }
 
 // Of y_true and of y_pred, numbers of kldiv_form.

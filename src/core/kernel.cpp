@@ -63,6 +63,8 @@ constexpr Kernels KLDIV_TABLE(KLDIV_ISA, KLDIV_OPERATION) = {
     {functions<LoadF32, false>(), functions<LoadF64, false>(), functions<LoadF16, false>(),
      functions<LoadBF16, false>()},
     {functions<LoadF32, true>(), functions<LoadF64, true>(), functions<LoadF16, true>(), functions<LoadBF16, true>()},
+    Term::kGrowsWithLogT,
+    Term::kGrowsWithLogP,
 };
 
 }  // namespace kldiv

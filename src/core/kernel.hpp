@@ -40,7 +40,6 @@ struct Parameters {
     double low;  // the clip's bounds
     double high;
     double beta;
-    double inverse_temperature;
 };
 
 // Columns that column_sums takes at once: a row of 16 KiB is enough for the prefetchers (at 4 KiB memory is half as
@@ -65,6 +64,17 @@ constexpr int kKernelDtypes = 4;
 struct Kernels {
     Functions clipped[kKernelDtypes];  // needs a clip whose lower bound is a normal number
     Functions general[kKernelDtypes];  // takes anything
+    // Whether an element's term goes on like the other side times -log t (of p) as t (p) goes to 0.
+    bool grows_with_log_t, grows_with_log_p;
+};
+
+// What a call asks of rows that have a state.
+struct RowParameters {
+    double beta;
+    double inverse_temperature;  // of logits
+    kldiv_form forms[2];         // y_true's and y_pred's
+    bool gradients[2];           // whether those with respect to them are wanted
+    const Kernels *kernels;      // of the same operation on probabilities
 };
 
 // What passes over a row's elements have left, where a row is more than a sum; and in the end its value.
@@ -77,15 +87,15 @@ constexpr int64_t kRowDone = -1;
 
 // `states`: one for each row of the tile. What is done, or was set to be, is not read.
 struct RowwiseFunctions {
-    void (*begin)(RowState &);
+    void (*begin)(const RowParameters &, RowState &);
     // One pass over the rows' elements; a state may be that of a part of its row.
-    void (*reduce)(const Tile &, const Parameters &, RowState *states);
+    void (*reduce)(const Tile &, const RowParameters &, RowState *states);
     // Of two parts of a row, after the same pass.
     void (*merge)(RowState &into, const RowState &from);
     // After a pass over whole rows: whether any wants another one.
-    bool (*next)(const Parameters &, RowState *states, int64_t rows);
+    bool (*next)(const RowParameters &, RowState *states, int64_t rows);
     // Gradients, of rows that are done.
-    void (*map)(const Tile &, const Parameters &, const GradientTile &, const RowState *states);
+    void (*map)(const Tile &, const RowParameters &, const GradientTile &, const RowState *states);
 };
 
 struct RowwiseKernels {

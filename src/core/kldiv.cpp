@@ -89,7 +89,7 @@ bool merge_pieces(Plan &plan, int64_t groups) {
             for (int64_t piece = 1; piece < plan.pieces; ++piece)
                 plan.rowwise->merge(states[r], partial[piece * plan.group_rows + r]);
         }
-        again |= plan.rowwise->next(plan.parameters, states, rows);
+        again |= plan.rowwise->next(plan.row_parameters, states, rows);
     }
     return again;
 }
@@ -203,6 +203,7 @@ kldiv_status run_limit(kldiv_problem problem, const Limit &limit, double *total)
     for (int i = 0; i < problem.batch_ndim + problem.class_ndim; ++i) axes.push(problem.axes[i]);
     problem.options.operation = limit.operation;
     problem.axes = axes.axes;
+    if (limit.swapped) std::swap(problem.options.y_true_form, problem.options.y_pred_form);
     for (const auto &[a, b] : kSides) {
         if (!limit.swapped) break;
         std::swap(problem.operands[a], problem.operands[b]);

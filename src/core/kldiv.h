@@ -9,8 +9,8 @@
  *
  *     term = t * log(t / p)      d term / d y_true = log(t / p) + 1      d term / d y_pred = -t / p
  *
- * Of logits t = softmax(y_true / temperature) over the class axes and p likewise, without a clip, and gradients are with
- * respect to the logits: see rows/.
+ * Of inputs of another form t and p are the probabilities that are made of them (see kldiv_form), without a clip, and
+ * gradients are with respect to the inputs: see rows/.
  */
 #ifndef KLDIV_H
 #define KLDIV_H
@@ -56,9 +56,14 @@ typedef enum {
         KLDIV_OPERATION_COUNT
 } kldiv_operation;
 
-/* What the numbers of an input are: a row's probabilities, or what the softmax of that number / temperature over the row's
- * classes makes probabilities. */
-typedef enum { KLDIV_PROBS, KLDIV_LOGITS, KLDIV_FORM_COUNT } kldiv_form;
+/* What the numbers of an input are, and what makes probabilities of them: */
+typedef enum {
+    KLDIV_PROBS,
+    KLDIV_COUNTS,    /* x / the row's sum */
+    KLDIV_LOG_PROBS, /* e^x */
+    KLDIV_LOGITS,    /* softmax(x / temperature) over the row's classes */
+    KLDIV_FORM_COUNT
+} kldiv_form;
 
 /* What an array is to a call. The first two are the inputs; the last three are written. */
 typedef enum {
@@ -91,8 +96,8 @@ typedef struct {
 /* What a call is to do, whatever it is done to. KLDIV_DEFAULTS: kl as Keras has it. */
 typedef struct {
     kldiv_operation operation;
-    kldiv_form y_true_form, y_pred_form; /* a pair that kldiv_takes */
-    int clip;           /* zero: no clip, the meaning of scipy.special.rel_entr and kl_div. Of KLDIV_PROBS alone */
+    kldiv_form y_true_form, y_pred_form;
+    int clip;           /* zero: no clip, the meaning of scipy.special.rel_entr and kl_div. Of two KLDIV_PROBS alone */
     double epsilon;     /* lower bound of the clip, in [0, 1) */
     double temperature; /* of logits: above 0, and finite */
     double beta;  /* KLDIV_JSD: the weight of y_true's side, in [0, 1]. At 0 it is KLDIV_KL, at 1 that of the swapped */
@@ -133,9 +138,8 @@ kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const v
 /* The table's rows: the i-th name, or NULL past the end, and the names of its parameters, by commas. */
 const char *kldiv_operation_name(int i);
 const char *kldiv_operation_parameters(int i);
-/* The i-th form's name, or NULL past the end, and whether an operation takes a pair of forms. */
+/* The i-th form's name, or NULL past the end. */
 const char *kldiv_form_name(int i);
-int kldiv_takes(kldiv_operation operation, kldiv_form y_true, kldiv_form y_pred);
 
 /* Implementations that this machine can run, best first: the i-th name, or NULL past the end. */
 const char *kldiv_isa_name(int i);

@@ -16,8 +16,15 @@ Limit limit_of(const kldiv_options &options);
 #define KLDIV_ROW(name, NAME, Y_TRUE, Y_PRED) +1
 constexpr int kRowwiseCount = 0 KLDIV_ROWWISE(KLDIV_ROW);
 #undef KLDIV_ROW
-// The one for an operation on inputs of these forms, or -1: there is none.
-int rowwise_of(kldiv_operation operation, kldiv_form y_true, kldiv_form y_pred);
+// The one for an operation on inputs of other forms than probabilities,
+int rowwise_of(const kldiv_options &options);
+// and the separable operation whose terms are added up once they are probabilities.
+kldiv_operation terms_of(const kldiv_options &options);
+// Whether a row of either side is made to sum to 1.
+inline bool is_normalised(kldiv_form form) { return form == KLDIV_COUNTS || form == KLDIV_LOGITS; }
+inline bool makes_distributions(const kldiv_options &options) {
+    return is_normalised(options.y_true_form) && is_normalised(options.y_pred_form);
+}
 // Whether rows have a state: neither input is what a separable operation reads.
 inline bool is_rowwise(const kldiv_options &options) {
     return options.y_true_form != KLDIV_PROBS || options.y_pred_form != KLDIV_PROBS;

@@ -140,15 +140,26 @@ Way choose_way(const Plan &plan) {
     return !plan.columns && bytes >= kStreamed ? Way::streamed : Way::direct;
 }
 
+RowParameters choose_row_parameters(const Plan &plan) {
+    const kldiv_options &options = plan.options;
+    return {options.beta,
+            1 / options.temperature,
+            {options.y_true_form, options.y_pred_form},
+            {plan.has(KLDIV_GRAD_Y_TRUE), plan.has(KLDIV_GRAD_Y_PRED)},
+            &current_kernels(terms_of(options))};
+}
+
 // From axes to a plan; the operands, start and nests are set.
 void complete(Plan &plan) {
     choose_operands(plan);
     repeat_short_broadcast(plan);
-    if (is_rowwise(plan.options))
-        plan.rowwise = &choose_rowwise(plan.options, plan.kernel_dtype);
-    else
+    if (is_rowwise(plan.options)) {
+        plan.rowwise = &current_rowwise_kernels(rowwise_of(plan.options)).of[plan.kernel_dtype];
+        plan.row_parameters = choose_row_parameters(plan);
+    } else {
         plan.functions = choose_functions(plan.options, plan.kernel_dtype);
-    plan.parameters = choose_parameters(plan.options);
+        plan.parameters = choose_parameters(plan.options);
+    }
     if (plan.gradients()) plan.way = choose_way(plan);
     cut(plan);
 }
@@ -166,15 +177,9 @@ const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtyp
     return (options.clip && normal(options.epsilon, dtype) ? kernels.clipped : kernels.general)[dtype];
 }
 
-const RowwiseFunctions &choose_rowwise(const kldiv_options &options, kldiv_dtype dtype) {
-    const int which = rowwise_of(options.operation, options.y_true_form, options.y_pred_form);
-    return current_rowwise_kernels(which).of[dtype];
-}
-
 Parameters choose_parameters(const kldiv_options &options) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    return {options.clip ? options.epsilon : -infinity, options.clip ? 1 : infinity, options.beta,
-            1 / options.temperature};
+    return {options.clip ? options.epsilon : -infinity, options.clip ? 1 : infinity, options.beta};
 }
 
 Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {

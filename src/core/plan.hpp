@@ -49,6 +49,7 @@ struct Plan {
     Functions functions;                        // of a separable operation,
     const RowwiseFunctions *rowwise = nullptr;  // or of one whose rows have a state
     Parameters parameters;
+    RowParameters row_parameters;  // where rows have a state
 
     Wanted wanted = Wanted::none;
     Way way = Way::direct;
@@ -98,7 +99,6 @@ Wanted choose_wanted(const kldiv_problem &problem, bool value);
 
 // The functions and the parameters that a call's options ask for.
 const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype);
-const RowwiseFunctions &choose_rowwise(const kldiv_options &options, kldiv_dtype dtype);
 Parameters choose_parameters(const kldiv_options &options);
 
 }  // namespace kldiv

@@ -17,8 +17,7 @@ namespace {
 
 template <class Load>
 constexpr RowwiseFunctions functions() {
-    using Loops = RowwiseOf<Rows, Load>;
-    return {Rows::begin, Loops::reduce, Rows::merge, Loops::next, Loops::map};
+    return {Loops<Load>::begin, Loops<Load>::reduce, Loops<Load>::merge, Loops<Load>::next, Loops<Load>::map};
 }
 
 }  // namespace

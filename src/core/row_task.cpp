@@ -39,7 +39,7 @@ void each_tile(const Plan &plan, const Cursor &at, int64_t rows, const Span &spa
 
 void reduce(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, TileBuffers &work, RowState *states) {
     each_tile(plan, at, rows, span, work, [&](const Tile &tile, const Cursor &, int64_t r) {
-        plan.rowwise->reduce(tile, plan.parameters, states + r);
+        plan.rowwise->reduce(tile, plan.row_parameters, states + r);
     });
 }
 
@@ -48,13 +48,13 @@ void map(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, con
          const RowState *states) {
     each_tile(plan, at, rows, span, work, [&](const Tile &tile, const Cursor &cell, int64_t r) {
         const Output out = output_at(plan, cell, tile, false, factors + r * item_size(plan.work_dtype()), work);
-        plan.rowwise->map(tile, plan.parameters, out.gradients, states + r);
+        plan.rowwise->map(tile, plan.row_parameters, out.gradients, states + r);
         if (out.staged) deliver(plan, cell, tile.rows, tile.cols, work);
     });
 }
 
 void begin(const Plan &plan, bool masked, RowState &state) {
-    plan.rowwise->begin(state);
+    plan.rowwise->begin(plan.row_parameters, state);
     if (masked) state.value = 0, state.pass = kRowDone;
 }
 
@@ -75,7 +75,7 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
         const int64_t n = std::min(at_once, group.rows - first);
         for (int64_t i = 0; i < n; ++i) begin(plan, plan.has(KLDIV_MASK) && work.mask[first + i] == 0, states[i]);
         do reduce(plan, at, n, span, work, states);
-        while (plan.rowwise->next(plan.parameters, states, n));
+        while (plan.rowwise->next(plan.row_parameters, states, n));
         for (int64_t i = 0; i < n; ++i) work.values[first + i] = states[i].value;
         if (plan.gradients()) map(plan, at, n, span, factors + first * item_size(plan.work_dtype()), work, states);
     }

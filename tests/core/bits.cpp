@@ -12,6 +12,11 @@ struct Shape {
     int64_t rows, classes;
 };
 
+struct Forms {
+    kldiv_form y_true, y_pred;
+    bool are_probs() const { return y_true == KLDIV_PROBS && y_pred == KLDIV_PROBS; }
+};
+
 const kldiv_dtype kDtypes[] = {KLDIV_FLOAT32, KLDIV_FLOAT64, KLDIV_FLOAT16, KLDIV_BFLOAT16};
 const char *const kNames[] = {"float32", "float64", "float16", "bfloat16"};
 const Shape kShapes[] = {{1, 1}, {1, 7}, {2, 2}, {333, 10}, {50, 46}, {100, 129}, {7, 5000}, {1, 100003}, {3000, 33}};
@@ -29,12 +34,12 @@ uint64_t hash(const std::vector<double> &values) {
     return h;
 }
 
-// `parameter`: epsilon, or of logits the temperature.
-kldiv_options options_of(kldiv_operation operation, kldiv_form form, double parameter) {
+// `parameter`: epsilon, or of other forms than probabilities the temperature.
+kldiv_options options_of(kldiv_operation operation, Forms forms, double parameter) {
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = operation;
-    options.y_true_form = options.y_pred_form = form;
-    (form == KLDIV_LOGITS ? options.temperature : options.epsilon) = parameter;
+    options.y_true_form = forms.y_true, options.y_pred_form = forms.y_pred;
+    (forms.are_probs() ? options.epsilon : options.temperature) = parameter;
     return options;
 }
 
@@ -68,18 +73,21 @@ double run(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype d
     return total;
 }
 
-void print_case(kldiv_operation operation, kldiv_form form, int d, Shape shape, double parameter) {
+void print_case(kldiv_operation operation, Forms forms, int d, Shape shape, double parameter) {
     const int64_t n = shape.rows * shape.classes;
     const std::vector<char> t = samples(kDtypes[d], 0, n), p = samples(kDtypes[d], 1u << 30, n);
-    const kldiv_options options = options_of(operation, form, parameter);
+    const kldiv_options options = options_of(operation, forms, parameter);
     std::vector<double> rows, columns;
     run(t, p, kDtypes[d], shape, false, options, &rows);
     run(t, p, kDtypes[d], shape, true, options, &columns);
     const double total = run(t, p, kDtypes[d], shape, false, options, nullptr);
     const std::vector<double> grads = d == KLDIV_FLOAT64 ? gradients<double>(t, p, kDtypes[d], shape, options)
                                                          : gradients<float>(t, p, kDtypes[d], shape, options);
-    if (form != KLDIV_PROBS)
-        std::printf("%s/%s ", kldiv_operation_name(operation), kldiv_form_name(form));
+    if (forms.y_true != forms.y_pred)
+        std::printf("%s/%s-%s ", kldiv_operation_name(operation), kldiv_form_name(forms.y_true),
+                    kldiv_form_name(forms.y_pred));
+    else if (!forms.are_probs())
+        std::printf("%s/%s ", kldiv_operation_name(operation), kldiv_form_name(forms.y_true));
     else if (operation != KLDIV_KL)
         std::printf("%s ", kldiv_operation_name(operation));
     std::printf("%s %" PRId64 "x%" PRId64 " %g %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n",
@@ -87,10 +95,10 @@ void print_case(kldiv_operation operation, kldiv_form form, int d, Shape shape, 
                 hash(grads));
 }
 
-void print_cases(kldiv_operation operation, kldiv_form form, std::initializer_list<double> parameters) {
+void print_cases(kldiv_operation operation, Forms forms, std::initializer_list<double> parameters) {
     for (int d = 0; d < 4; ++d)
         for (const Shape shape : kShapes)
-            for (const double parameter : parameters) print_case(operation, form, d, shape, parameter);
+            for (const double parameter : parameters) print_case(operation, forms, d, shape, parameter);
 }
 
 }  // namespace
@@ -102,7 +110,12 @@ int main(int argc, char **argv) {
     }
     std::fprintf(stderr, "ISA: %s\n", kldiv_current_isa());
     for (int operation = 0; operation < KLDIV_OPERATION_COUNT; ++operation)
-        print_cases(static_cast<kldiv_operation>(operation), KLDIV_PROBS, {1e-7, 0});
-    print_cases(KLDIV_KL, KLDIV_LOGITS, {1, 0.1});
+        print_cases(static_cast<kldiv_operation>(operation), {KLDIV_PROBS, KLDIV_PROBS}, {1e-7, 0});
+    print_cases(KLDIV_KL, {KLDIV_LOGITS, KLDIV_LOGITS}, {1, 0.1});
+    // Each form on either side, in the format of the elements and in float64.
+    print_cases(KLDIV_KL, {KLDIV_PROBS, KLDIV_LOGITS}, {1});
+    print_cases(KLDIV_JSD, {KLDIV_LOGITS, KLDIV_COUNTS}, {1});
+    print_cases(KLDIV_GENERALIZED_KL, {KLDIV_LOG_PROBS, KLDIV_PROBS}, {1});
+    print_cases(KLDIV_JEFFREYS, {KLDIV_COUNTS, KLDIV_LOG_PROBS}, {1});
     return 0;
 }

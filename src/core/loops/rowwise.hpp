@@ -81,7 +81,7 @@ struct Sixteens {
 // One for each pass and format, whatever the elements are read from.
 template <class V, class Pass>
 __attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &reader, const char *t, const char *p,
-                                          int64_t n, const Parameters &parameters, RowState &state) {
+                                          int64_t n, const RowParameters &parameters, RowState &state) {
     using T = typename V::Element;
     Sixteens<V> sixteens;
     Pass pass(parameters, state);
@@ -121,36 +121,58 @@ __attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader
         [] {});
 }
 
+// visit(t, p, state) for each row that wants another pass.
+template <class Visit>
+void each_row(const Tile &tile, RowState *states, const Visit &visit) {
+    for (int64_t r = 0; r < tile.rows; ++r)
+        if (states[r].pass != kRowDone) visit(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, states[r]);
+}
+
+// visit(t, p, state, factor, where its gradients go) for each row whose gradients aren't 0.
+template <class T, class Visit>
+void each_gradient(const Tile &tile, const GradientTile &out, const RowState *states, const Visit &visit) {
+    for (int64_t r = 0; r < tile.rows; ++r) {
+        const T factor = static_cast<const T *>(out.factors)[r];
+        T *grad_t = out.t == nullptr ? nullptr : reinterpret_cast<T *>(out.t + r * out.t_stride);
+        T *grad_p = out.p == nullptr ? nullptr : reinterpret_cast<T *>(out.p + r * out.p_stride);
+        if (factor == 0) {
+            if (grad_t != nullptr) std::memset(grad_t, 0, tile.cols * sizeof(T));
+            if (grad_p != nullptr) std::memset(grad_p, 0, tile.cols * sizeof(T));
+        } else {
+            visit(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, states[r], factor, grad_t, grad_p);
+        }
+    }
+}
+
 template <class Rows, class V>
 struct Rowwise {
     using T = typename V::Element;
 
-    static void reduce(const Reader<T> &reader, const Tile &tile, const Parameters &parameters, RowState *states) {
-        for (int64_t r = 0; r < tile.rows; ++r) {
-            if (states[r].pass == kRowDone) continue;
-            Rows::template pass_of<V>(states[r])(reader, tile.t + r * tile.t_stride, tile.p + r * tile.p_stride,
-                                                 tile.cols, parameters, states[r]);
-        }
+    static void reduce(const Reader<T> &reader, const Tile &tile, const RowParameters &parameters, RowState *states) {
+        each_row(tile, states, [&](const char *t, const char *p, RowState &state) {
+            Rows::template pass_of<V>(state)(reader, t, p, tile.cols, parameters, state);
+        });
     }
 
-    static void map(const Reader<T> &reader, const Tile &tile, const Parameters &parameters, const GradientTile &out,
+    static void map(const Reader<T> &reader, const Tile &tile, const RowParameters &parameters, const GradientTile &out,
                     const RowState *states) {
-        for (int64_t r = 0; r < tile.rows; ++r) {
-            const T factor = static_cast<const T *>(out.factors)[r];
-            T *grad_t = out.t == nullptr ? nullptr : reinterpret_cast<T *>(out.t + r * out.t_stride);
-            T *grad_p = out.p == nullptr ? nullptr : reinterpret_cast<T *>(out.p + r * out.p_stride);
-            if (factor == 0) {
-                if (grad_t != nullptr) std::memset(grad_t, 0, tile.cols * sizeof(T));
-                if (grad_p != nullptr) std::memset(grad_p, 0, tile.cols * sizeof(T));
-                continue;
-            }
-            Rows::template map<V>(parameters, states[r], factor, [&](const auto &map) {
-                map_row<V>(reader, tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, map, grad_t,
-                           grad_p);
-            });
-        }
+        const auto visit = [&](const char *t, const char *p, const RowState &state, T factor, T *grad_t, T *grad_p) {
+            Rows::template map<V>(parameters, state, factor,
+                                  [&](const auto &map) { map_row<V>(reader, t, p, tile.cols, map, grad_t, grad_p); });
+        };
+        each_gradient<T>(tile, out, states, visit);
     }
 };
+
+template <class Rows, class T>
+bool next_passes(const RowParameters &parameters, RowState *states, int64_t rows) {
+    bool again = false;
+    for (int64_t r = 0; r < rows; ++r) {
+        if (states[r].pass != kRowDone) Rows::template next<T>(parameters, states[r]);
+        again |= states[r].pass != kRowDone;
+    }
+    return again;
+}
 
 // What the table holds, for elements as Load reads them.
 template <class Rows, class Load>
@@ -158,19 +180,15 @@ struct RowwiseOf {
     using V = typename Load::Vec;
     using T = typename V::Element;
     static constexpr Reader<T> kReader = {read_segment<Load>, Load::size};
+    static constexpr auto begin = Rows::begin;
+    static constexpr auto merge = Rows::merge;
+    static constexpr auto next = next_passes<Rows, T>;
 
-    static void reduce(const Tile &tile, const Parameters &parameters, RowState *states) {
+    static void reduce(const Tile &tile, const RowParameters &parameters, RowState *states) {
         Rowwise<Rows, V>::reduce(kReader, tile, parameters, states);
     }
-    static bool next(const Parameters &parameters, RowState *states, int64_t rows) {
-        bool again = false;
-        for (int64_t r = 0; r < rows; ++r) {
-            if (states[r].pass != kRowDone) Rows::template next<T>(parameters, states[r]);
-            again |= states[r].pass != kRowDone;
-        }
-        return again;
-    }
-    static void map(const Tile &tile, const Parameters &parameters, const GradientTile &out, const RowState *states) {
+    static void map(const Tile &tile, const RowParameters &parameters, const GradientTile &out,
+                    const RowState *states) {
         Rowwise<Rows, V>::map(kReader, tile, parameters, out, states);
     }
 };

@@ -4,6 +4,7 @@
 // A Term says, of vectors of clipped elements,
 //     kHalf<General>      whether what it adds to a sum is half of the value (doubling is exact, and done once for a row)
 //     kPredNeedsNoSum     whether y_pred's gradient is much cheaper alone than with the sum beside it
+//     kGrowsWithLogT, P   see Kernels
 //     add                 the sum with the terms added
 //     add_with_gradients  the same, and both gradients or y_pred's, times a factor
 //     grad_pred           y_pred's gradient alone, if kPredNeedsNoSum

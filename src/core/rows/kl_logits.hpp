@@ -40,7 +40,7 @@ struct KlLogits {
 
     static bool flag(const RowState &state, Held which) { return state.held[which] != 0; }
 
-    static void begin(RowState &state) {
+    static void begin(const RowParameters &, RowState &state) {
         state.pass = kRange;
         state.held[kHighA] = state.held[kHighB] = state.held[kHighD] = -kInfinity;
         state.held[kLowA] = state.held[kLowD] = kInfinity;
@@ -69,7 +69,7 @@ struct KlLogits {
         static constexpr int kHighs = kHighD - kHighA + 1, kLows = kLowD - kLowA + 1;
         V high[kHighs][kVectors<V>], low[kLows][kVectors<V>];
 
-        Range(const Parameters &, const RowState &) {
+        Range(const RowParameters &, const RowState &) {
             for (auto &vectors : high)
                 for (V &x : vectors) x = V::splat(-kInfinity);
             for (auto &vectors : low)
@@ -106,7 +106,7 @@ struct KlLogits {
         alignas(64) T high_a[kLanes], high_b[kLanes];  // infinite where no element is, whose exponential then is 0
         V center, shift, inverse;                      // shift: of b, to the scale of a
 
-        Scale(const Parameters &parameters, const RowState &state)
+        Scale(const RowParameters &parameters, const RowState &state)
             : center(of(state.held[kCenter])),
               shift(of((state.held[kHighB] - state.held[kHighA]) + state.held[kCenter])),
               inverse(of(parameters.inverse_temperature)) {
@@ -142,7 +142,7 @@ struct KlLogits {
         V sums[kCount][kVectors<V>];
         double totals[kCount] = {};
 
-        Sums(const Parameters &parameters, const RowState &state) : scale(parameters, state) { clear(); }
+        Sums(const RowParameters &parameters, const RowState &state) : scale(parameters, state) { clear(); }
         void clear() {
             for (auto &vectors : sums)
                 for (V &x : vectors) x = V::splat(0);
@@ -182,7 +182,7 @@ struct KlLogits {
     // ---- Between passes ----
 
     template <class T>
-    static void center_at(RowState &state, double center, const Parameters &parameters) {
+    static void center_at(RowState &state, double center, const RowParameters &parameters) {
         const double c = static_cast<double>(static_cast<T>(center));
         state.held[kCenter] = c > -kInfinity && c < kInfinity ? c : 0;  // else the row is a special case
         state.held[kIsNear] = within_one(state, parameters, 0);
@@ -190,7 +190,7 @@ struct KlLogits {
     }
 
     // Whether all |x + shift| <= 1, and a is finite.
-    static bool within_one(const RowState &state, const Parameters &parameters, double shift) {
+    static bool within_one(const RowState &state, const RowParameters &parameters, double shift) {
         const auto at = [&](Held d) {
             return (state.held[d] - state.held[kCenter]) * parameters.inverse_temperature + shift;
         };
@@ -199,7 +199,7 @@ struct KlLogits {
 
     // After a pass over all of a row: its value, or what the next pass wants.
     template <class T>
-    static void next(const Parameters &parameters, RowState &state) {
+    static void next(const RowParameters &parameters, RowState &state) {
         if (state.pass == kRange) {
             center_at<T>(state, state.held[kHighA] - state.held[kHighB], parameters);
             state.pass = kSums;
@@ -238,7 +238,7 @@ struct KlLogits {
         const Scale<V> scale;
         const V factor, mean, log_ratio, of_a, of_b;
 
-        Map(const Parameters &parameters, const RowState &state, T row_factor)
+        Map(const RowParameters &parameters, const RowState &state, T row_factor)
             : scale(parameters, state),
               factor(Scale<V>::of(static_cast<double>(row_factor) * parameters.inverse_temperature)),
               mean(Scale<V>::of(state.held[kE] / state.held[kS])),
@@ -262,14 +262,15 @@ struct KlLogits {
     };
 
     template <class V, class Visit>
-    static void map(const Parameters &parameters, const RowState &state, typename V::Element factor,
+    static void map(const RowParameters &parameters, const RowState &state, typename V::Element factor,
                     const Visit &visit) {
         flag(state, kIsClose) ? visit(Map<V, true>(parameters, state, factor))
                               : visit(Map<V, false>(parameters, state, factor));
     }
 };
 
-using Rows = KlLogits;
+template <class Load>
+using Loops = RowwiseOf<KlLogits, Load>;
 
 }  // namespace
 }  // namespace kldiv

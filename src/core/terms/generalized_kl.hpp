@@ -9,6 +9,7 @@ namespace {
 struct GeneralizedKl {
     template <bool General>
     static constexpr bool kHalf = false;
+    static constexpr bool kGrowsWithLogT = false, kGrowsWithLogP = true;
     static constexpr bool kPredNeedsNoSum = false;
 
     template <bool General, class V>

@@ -8,6 +8,7 @@ namespace {
 struct Jeffreys {
     template <bool General>
     static constexpr bool kHalf = !General;
+    static constexpr bool kGrowsWithLogT = true, kGrowsWithLogP = true;
     static constexpr bool kPredNeedsNoSum = false;
 
     // The term, or half of it, of a difference and its logarithm or half of that.

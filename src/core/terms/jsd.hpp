@@ -10,6 +10,7 @@ namespace {
 struct Jsd {
     template <bool General>
     static constexpr bool kHalf = false;
+    static constexpr bool kGrowsWithLogT = false, kGrowsWithLogP = false;
     static constexpr bool kPredNeedsNoSum = false;
 
     // generalized_kl of x and the mixture m, and its logarithm; `difference`: x - m.

@@ -8,6 +8,7 @@ namespace {
 struct Kl {
     template <bool General>
     static constexpr bool kHalf = !General;
+    static constexpr bool kGrowsWithLogT = false, kGrowsWithLogP = true;
     static constexpr bool kPredNeedsNoSum = true;  // nor a logarithm
 
     template <bool General, class V, class Constants>

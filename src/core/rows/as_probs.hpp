@@ -1,0 +1,338 @@
+// Rows of any pair of forms: a segment at a time they are made probabilities, which the operation's own loops then read. So
+// every divergence of the table takes every form.
+//
+//     probs  t = x      counts  t = x / sum x      log_probs  t = e^x      logits  t = e^((x - max x) / T) / their sum
+//
+// Up to three passes: the maxima of logits, what a row is divided by, the terms. Where neither side is given as
+// probabilities all of it is done in float64: two rows of numbers that nearly agree make probabilities that do so to more
+// digits than float32 has.
+//
+// An exponential that would leave the format's range is that of kFloor instead; what log t then lacks is added to the row,
+// times the other side, where the term grows like that (see Kernels). For -inf it is 0.
+//
+// Gradients, from the slopes g by t that the operation's loops give, with G = sum t g:
+//
+//     probs  g          counts  (g - G) / sum x    log_probs  t g       logits  t (g - G) / T
+#pragma once
+#include <type_traits>
+
+#include "../math/exp.hpp"
+
+namespace kldiv {
+namespace {
+
+enum Side { kTrue, kPred, kSides };
+
+inline bool is_log(kldiv_form form) { return form == KLDIV_LOG_PROBS || form == KLDIV_LOGITS; }
+inline bool is_normalised(kldiv_form form) { return form == KLDIV_COUNTS || form == KLDIV_LOGITS; }
+inline bool are_wide(const RowParameters &parameters) {
+    return parameters.forms[kTrue] != KLDIV_PROBS && parameters.forms[kPred] != KLDIV_PROBS;
+}
+
+// What a row's state holds.
+struct ProbsState {
+    enum Held { kHigh, kSum = kHigh + kSides, kDot = kSum + kSides, kTerms = kDot + kSides, kLacking };
+    enum Pass { kHighest, kSums, kAll };
+
+    static void begin(const RowParameters &parameters, RowState &state) {
+        bool logits = false, normalised = false;
+        for (int side = 0; side < kSides; ++side) {
+            const kldiv_form form = parameters.forms[side];
+            logits |= form == KLDIV_LOGITS;
+            normalised |= is_normalised(form);
+            state.held[kHigh + side] = form == KLDIV_LOGITS ? -static_cast<double>(kInfinity) : 0;
+            state.held[kSum + side] = state.held[kDot + side] = 0;
+        }
+        state.held[kTerms] = state.held[kLacking] = 0;
+        state.pass = logits ? kHighest : normalised ? kSums : kAll;
+    }
+
+    static void merge(RowState &into, const RowState &from) {
+        for (int side = 0; side < kSides; ++side) {
+            double &high = into.held[kHigh + side], &sum = into.held[kSum + side];
+            if (into.pass == kHighest) high = from.held[kHigh + side] > high ? from.held[kHigh + side] : high;
+            if (into.pass == kSums) sum += from.held[kSum + side];
+        }
+        if (into.pass != kAll) return;
+        for (int total = kDot; total <= kLacking; ++total) into.held[total] += from.held[total];
+    }
+
+    template <class T>
+    static void next(const RowParameters &, RowState &state) {
+        state.value = state.held[kTerms] + state.held[kLacking];
+        state.pass = state.pass == kAll ? kRowDone : state.pass + 1;
+    }
+};
+
+// visit(vector, its first element's number) for all of n elements; what is absent from the last vector reads as `absent`.
+template <class W, class Visit>
+inline void each_vector(const typename W::Element *x, int64_t n, typename W::Element absent, const Visit &visit) {
+    int64_t i = 0;
+    for (; i + W::lanes <= n; i += W::lanes) visit(W::load(reinterpret_cast<const char *>(x + i)), i);
+    if (i == n) return;
+    typename W::Element last[W::lanes];
+    W::splat(absent).store(last);
+    std::memcpy(last, x + i, (n - i) * sizeof *x);
+    visit(W::load(reinterpret_cast<const char *>(last)), i);
+}
+
+// One side of a row, whose elements are W's.
+template <class W>
+struct ToProbs {
+    using E = typename W::Element;
+    static constexpr E kFloor = sizeof(E) == 4 ? -80 : -700;
+    static constexpr E kHighest = ExpConstants<E>::highest;
+
+    const kldiv_form form;
+    const E high, inverse, factor;
+
+    ToProbs(const RowParameters &parameters, const RowState &state, int side)
+        : form(parameters.forms[side]),
+          high(static_cast<E>(state.held[ProbsState::kHigh + side])),
+          inverse(static_cast<E>(form == KLDIV_LOGITS ? parameters.inverse_temperature : 1)),
+          factor(static_cast<E>(
+              is_normalised(form) && state.pass != ProbsState::kSums ? 1 / state.held[ProbsState::kSum + side] : 1)) {}
+
+    W exponent(W x) const { return W::mul(W::sub(x, W::splat(high)), W::splat(inverse)); }
+
+    // e^z of logarithms that aren't -inf, in any range; of those the factor's 0, or NaN.
+    W power(W x, W z) const {
+        const W e = exponential(W::clip(z, W::splat(kFloor), W::splat(kHighest)));
+        const W bounded = W::select(W::less(W::splat(kHighest), z), W::splat(static_cast<E>(kInfinity)), e);
+        return W::mul(W::select(is_nothing(x), W::splat(0), bounded), W::splat(factor));
+    }
+    static typename W::Mask is_nothing(W x) { return W::equal(x, W::splat(static_cast<E>(-kInfinity))); }
+
+    double highest(const E *x, int64_t n) const {
+        W all = W::splat(static_cast<E>(-kInfinity));
+        each_vector<W>(x, n, static_cast<E>(-kInfinity), [&](W v, int64_t) { all = W::larger(v, all); });
+        return static_cast<double>(all.highest());
+    }
+
+    // What the row is divided by, of a segment; before there is a factor.
+    double sum(const E *x, int64_t n) const {
+        constexpr int kVectors = kLanes / W::lanes;
+        W sums[kVectors];
+        for (W &s : sums) s = W::splat(0);
+        const bool logs = is_log(form);
+        each_vector<W>(x, n, static_cast<E>(logs ? -kInfinity : 0), [&](W v, int64_t i) {
+            W &s = sums[i / W::lanes % kVectors];
+            s = W::add(s, logs ? power(v, exponent(v)) : v);
+        });
+        return W::tree_sum(sums);
+    }
+
+    // A segment's probabilities: `to`, which has room for whole vectors, or x itself. `lowest`: of the exponents.
+    const E *operator()(const E *x, int64_t n, E *to, E &lowest) const {
+        lowest = 0;
+        if (form == KLDIV_PROBS) return x;
+        if (form == KLDIV_COUNTS) {
+            each_vector<W>(x, n, 0, [&](W v, int64_t i) { W::mul(v, W::splat(factor)).store(to + i); });
+            return to;
+        }
+        W low = W::splat(0);
+        each_vector<W>(x, n, static_cast<E>(-kInfinity), [&](W v, int64_t i) {
+            const W z = exponent(v);
+            power(v, z).store(to + i);
+            low = W::smaller(W::select(is_nothing(v), W::splat(0), z), low);
+        });
+        lowest = -W::sub(W::splat(0), low).highest();
+        return to;
+    }
+
+    // What the logarithms of a segment lack, times the other side.
+    double lacking(const E *x, const E *other, int64_t n) const {
+        double sum = 0;
+        for (int64_t i = 0; i < n; ++i) {
+            const E z = (element(x, i) - high) * inverse;
+            if (z < kFloor && element(x, i) > static_cast<E>(-kInfinity))
+                sum += static_cast<double>(element(other, i)) * (static_cast<double>(kFloor) - static_cast<double>(z));
+        }
+        return sum;
+    }
+    static E element(const E *x, int64_t i) {  // at any address
+        E value;
+        std::memcpy(&value, x + i, sizeof value);
+        return value;
+    }
+
+    // The gradient by the input, from that by the probabilities t.
+    W slope(W t, W g, W dot) const {
+        if (is_normalised(form)) g = W::sub(g, dot);
+        if (form == KLDIV_COUNTS) return W::mul(g, W::splat(factor));
+        return is_log(form) ? W::mul(W::mul(t, g), W::splat(inverse)) : g;
+    }
+};
+
+// Rows whose elements V reads, in the format that W computes in.
+template <class V, class W>
+struct AsProbsIn {
+    using T = typename V::Element;
+    using E = typename W::Element;
+    static constexpr kldiv_dtype kFormat = sizeof(E) == 4 ? KLDIV_FLOAT32 : KLDIV_FLOAT64;
+
+    struct Buffers {
+        alignas(64) T narrow[kSegment + kLanes];
+        alignas(64) E wide[kSides][kSegment + kLanes], probs[kSides][kSegment + kLanes],
+            slopes[kSides][kSegment + kLanes];
+    };
+
+    // A segment of one side's elements.
+    static const E *read(const Reader<T> &reader, const char *src, int64_t n, T *narrow, E *wide) {
+        if constexpr (std::is_same_v<V, W>) {
+            return reader.read(src, n, wide);
+        } else {
+            const T *x = reader.read(src, n, narrow);
+            each_vector<V>(x, n, 0, [&](V v, int64_t i) {
+                std::memset(wide + i, 0, V::lanes * sizeof(E));
+                v.add_to(wide + i);
+            });
+            return wide;
+        }
+    }
+
+    // visit(both sides' elements, how many, their number in the row) for each segment.
+    template <class Visit>
+    static void each_segment(const Reader<T> &reader, const char *t, const char *p, int64_t n, Buffers &buffers,
+                             const Visit &visit) {
+        for (int64_t from = 0; from < n; from += kSegment) {
+            const int64_t count = n - from < kSegment ? n - from : kSegment;
+            const char *const sides[] = {t + from * reader.size, p + from * reader.size};
+            const E *x[kSides];
+            for (int side = 0; side < kSides; ++side)
+                x[side] = read(reader, sides[side], count, buffers.narrow, buffers.wide[side]);
+            visit(x, count, from);
+        }
+    }
+
+    static __attribute__((noinline)) void reduce(const Reader<T> &reader, const char *t, const char *p, int64_t n,
+                                                 const RowParameters &parameters, RowState &state) {
+        using S = ProbsState;
+        Buffers buffers;
+        const ToProbs<W> sides[] = {{parameters, state, kTrue}, {parameters, state, kPred}};
+        each_segment(reader, t, p, n, buffers, [&](const E *const(&x)[kSides], int64_t count, int64_t) {
+            if (state.pass == S::kAll) return add_terms(sides, x, count, parameters, buffers, state);
+            for (int side = 0; side < kSides; ++side) {
+                if (state.pass == S::kSums) {
+                    if (is_normalised(sides[side].form)) state.held[S::kSum + side] += sides[side].sum(x[side], count);
+                } else if (sides[side].form == KLDIV_LOGITS) {
+                    const double high = sides[side].highest(x[side], count);
+                    if (high > state.held[S::kHigh + side]) state.held[S::kHigh + side] = high;
+                }
+            }
+        });
+    }
+
+    // The operation's terms of a segment, and what gradients want to know of all of the row.
+    static void add_terms(const ToProbs<W> (&sides)[kSides], const E *const (&x)[kSides], int64_t n,
+                          const RowParameters &parameters, Buffers &buffers, RowState &state) {
+        using S = ProbsState;
+        const E *probs[kSides];
+        E lowest[kSides];
+        for (int side = 0; side < kSides; ++side)
+            probs[side] = sides[side](x[side], n, buffers.probs[side], lowest[side]);
+        const bool dots = (parameters.gradients[kTrue] && is_normalised(parameters.forms[kTrue])) ||
+                          (parameters.gradients[kPred] && is_normalised(parameters.forms[kPred]));
+        state.held[S::kTerms] += dots ? slopes(probs, n, parameters, buffers) : terms(probs, n, parameters);
+        const bool grows[] = {parameters.kernels->grows_with_log_t, parameters.kernels->grows_with_log_p};
+        for (int side = 0; side < kSides; ++side) {
+            if (grows[side] && lowest[side] < ToProbs<W>::kFloor)
+                state.held[S::kLacking] += sides[side].lacking(x[side], probs[1 - side], n);
+            if (dots && is_normalised(parameters.forms[side]))
+                state.held[S::kDot + side] += dot(probs[side], buffers.slopes[side], n);
+        }
+    }
+
+    static Tile tile_of(const E *const (&probs)[kSides], int64_t n) {
+        const auto bytes = [](const E *x) { return reinterpret_cast<const char *>(x); };
+        return {bytes(probs[kTrue]), bytes(probs[kPred]), 0, 0, 1, n, nullptr, 0};
+    }
+    static Parameters unclipped(const RowParameters &parameters) {
+        return {-static_cast<double>(kInfinity), static_cast<double>(kInfinity), parameters.beta};
+    }
+    static double terms(const E *const (&probs)[kSides], int64_t n, const RowParameters &parameters) {
+        double sum;
+        parameters.kernels->general[kFormat].row_sums(tile_of(probs, n), unclipped(parameters), &sum);
+        return sum;
+    }
+    // The same, and the slopes by both in the buffers.
+    static double slopes(const E *const (&probs)[kSides], int64_t n, const RowParameters &parameters,
+                         Buffers &buffers) {
+        double sum;
+        const E one = 1;
+        const auto bytes = [](E *x) { return reinterpret_cast<char *>(x); };
+        const GradientTile to = {bytes(buffers.slopes[kTrue]), bytes(buffers.slopes[kPred]), 0, 0, &one};
+        const Functions &functions = parameters.kernels->general[kFormat];
+        functions.row_gradients[static_cast<int>(Wanted::both)](tile_of(probs, n), unclipped(parameters), to, &sum);
+        return sum;
+    }
+    static double dot(const E *t, const E *g, int64_t n) {
+        constexpr int kVectors = kLanes / W::lanes;
+        W sums[kVectors];
+        for (W &s : sums) s = W::splat(0);
+        each_vector<W>(t, n, 0, [&](W v, int64_t i) {
+            W &s = sums[i / W::lanes % kVectors];
+            const W product = W::mul(v, W::load(reinterpret_cast<const char *>(g + i)));
+            s = W::add(s, W::select(W::equal(v, W::splat(0)), v, product));  // g beyond the row is anything
+        });
+        return W::tree_sum(sums);
+    }
+
+    static __attribute__((noinline)) void map(const Reader<T> &reader, const char *t, const char *p, int64_t n,
+                                              const RowParameters &parameters, const RowState &state, T factor,
+                                              T *grad_t, T *grad_p) {
+        Buffers buffers;
+        const ToProbs<W> sides[] = {{parameters, state, kTrue}, {parameters, state, kPred}};
+        T *const grads[] = {grad_t, grad_p};
+        each_segment(reader, t, p, n, buffers, [&](const E *const(&x)[kSides], int64_t count, int64_t from) {
+            const E *probs[kSides];
+            E lowest;
+            for (int side = 0; side < kSides; ++side)
+                probs[side] = sides[side](x[side], count, buffers.probs[side], lowest);
+            slopes(probs, count, parameters, buffers);
+            for (int side = 0; side < kSides; ++side) {
+                if (grads[side] == nullptr) continue;
+                const W dot = W::splat(static_cast<E>(state.held[ProbsState::kDot + side]));
+                E *const slope = buffers.slopes[side];
+                each_vector<W>(probs[side], count, 0, [&](W v, int64_t i) {
+                    const W g = W::load(reinterpret_cast<const char *>(slope + i));
+                    W::mul(sides[side].slope(v, g, dot), W::splat(static_cast<E>(factor))).store(slope + i);
+                });
+                for (int64_t i = 0; i < count; ++i) grads[side][from + i] = static_cast<T>(slope[i]);
+            }
+        });
+    }
+};
+
+// What the table holds, for elements as Load reads them.
+template <class Load>
+struct AsProbs {
+    using V = typename Load::Vec;
+    using T = typename V::Element;
+    static constexpr Reader<T> kReader = {read_segment<Load>, Load::size};
+    static constexpr auto begin = ProbsState::begin;
+    static constexpr auto merge = ProbsState::merge;
+    static constexpr auto next = next_passes<ProbsState, T>;
+
+    static void reduce(const Tile &tile, const RowParameters &parameters, RowState *states) {
+        const auto pass = are_wide(parameters) ? AsProbsIn<V, VecF64>::reduce : AsProbsIn<V, V>::reduce;
+        each_row(tile, states, [&](const char *t, const char *p, RowState &state) {
+            pass(kReader, t, p, tile.cols, parameters, state);
+        });
+    }
+
+    static void map(const Tile &tile, const RowParameters &parameters, const GradientTile &out,
+                    const RowState *states) {
+        const auto one = are_wide(parameters) ? AsProbsIn<V, VecF64>::map : AsProbsIn<V, V>::map;
+        const auto visit = [&](const char *t, const char *p, const RowState &state, T factor, T *grad_t, T *grad_p) {
+            one(kReader, t, p, tile.cols, parameters, state, factor, grad_t, grad_p);
+        };
+        each_gradient<T>(tile, out, states, visit);
+    }
+};
+
+template <class Load>
+using Loops = AsProbs<Load>;
+
+}  // namespace
+}  // namespace kldiv
