@@ -7,7 +7,9 @@ from kldiv_fast._operations import OPERATIONS, docstring
 
 _DEFAULTS = {
     "axis": -1,
+    "form": "probs",
     "epsilon": 1e-7,
+    "temperature": 1.0,
     "base": None,
     "reduction": "mean",
     "sample_weight": None,
@@ -31,11 +33,15 @@ def complete(operation, given):
 
 def settings_of(operation, keywords):
     """The part of a call's keywords that says what is to be computed, checked."""
+    forms = _meaning.check_form(keywords["form"])
+    epsilon = _meaning.check_epsilon(keywords["epsilon"], forms)
     return _meaning.Settings(
         operation.name,
-        _meaning.check_epsilon(keywords["epsilon"]),
+        epsilon if forms == _meaning.PROBS else None,
         _meaning.check_beta(keywords.get("beta", 0.5)),
         _meaning.scale_of_base(keywords["base"]),
+        *forms,
+        _meaning.check_temperature(keywords["temperature"], forms),
     )
 
 

@@ -5,7 +5,9 @@ operation: 0 log 0 is 0, a negative makes the term infinite, and NaN goes throug
 """
 
 import functools
+import math
 
+from kldiv_fast._meaning import LOGS
 from kldiv_fast._operations import ENTRIES
 
 
@@ -51,6 +53,36 @@ def _bounded_log(xp, x):
 def _slope(xp, x, other, slope):
     varies = (x > 0) & ((other > 0) | ((other == 0) & (abs(slope) < xp.inf)))
     return xp.where(xp.isnan(x) | xp.isnan(other), xp.nan, xp.where(varies, slope, 0))
+
+
+# ---- other forms than probabilities ----
+
+
+def probabilities(xp, form, x, temperature):
+    """What the numbers of rows stand for, unclipped. Not 0 where an exponential is too small for its format."""
+    if form == "counts":
+        return x / x.sum(axis=-1, keepdims=True)
+    if form not in LOGS:
+        return x
+    if form == "logits":
+        x = x / temperature
+        x = x - xp.amax(x, axis=-1, keepdims=True)
+    t = xp.exp(
+        xp.where(x > -xp.inf, xp.clip(x, math.log(float(xp.finfo(x.dtype).tiny)), xp.inf), x)
+    )
+    return t / t.sum(axis=-1, keepdims=True) if form == "logits" else t
+
+
+def chained(form, x, t, slope, temperature):
+    """The derivative by x, from that by the probabilities t that it stands for."""
+    if form == "log_probs":
+        return t * slope
+    if form not in ("counts", "logits"):
+        return slope
+    slope = slope - (t * slope).sum(axis=-1, keepdims=True)
+    if form == "counts":
+        return slope / x.sum(axis=-1, keepdims=True)
+    return t * slope / temperature
 
 
 # ---- the table's expressions ----

@@ -36,9 +36,16 @@ class Settings(NamedTuple):
     """What a divergence is to compute, whatever it is given: what the adapters' ops take beside arrays."""
 
     operation: str = "kl"
-    epsilon: float | None = _EPSILON
+    epsilon: float | None = _EPSILON  # None beside another form than probabilities
     beta: float = 0.5
     scale: float = 1.0
+    true_form: str = "probs"
+    pred_form: str = "probs"
+    temperature: float = 1.0  # of logits
+
+    @property
+    def forms(self):
+        return self.true_form, self.pred_form
 
 
 # ---- one value each ----

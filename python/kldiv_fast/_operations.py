@@ -196,7 +196,7 @@ or, where `form` says that either is something else, the probabilities that it s
 
 Parameters
 ----------
-{inputs}{parameters}{axis}{form}{epsilon}{temperature}{rest}out : ndarray, optional
+{inputs}{parameters}{shared}out : ndarray, optional
     With ``reduction="none"``: where to write the rows, of the result's shape and dtype. It may
     overlap the inputs. Its content is undefined after an interrupt (Ctrl-C).
 {threads}
@@ -253,7 +253,7 @@ Parameters
 ----------
 {inputs}{parameters}wrt : {{"y_pred", "y_true"}} or a sequence of them, default "y_pred"
     The argument or arguments to differentiate with respect to.
-{axis}{form}{epsilon}{temperature}{rest}upstream : array_like, optional
+{shared}upstream : array_like, optional
     The derivative of what follows with respect to the value: a number, or with
     ``reduction="none"`` an array that broadcasts to the rows' shape. Default: 1.
 out : ndarray, or a sequence of one for each of `wrt`, or a pair of rows and these, optional
@@ -299,6 +299,7 @@ def docstring(template, operation):
     parameters = {name: _PARAMETERS[name] for name in operation.parameters}
     unclipped = f"None: no clip, and {entry.unclipped}. With 0 the two are clipped to [0, 1] and zeros have that meaning too."
     epsilon = _EPSILON + _paragraph(unclipped) + "\n"
+    form = _FORM.format(meanings=_paragraph(_meanings()))
     return template.format(
         **entry._asdict()
         | {
@@ -310,12 +311,7 @@ def docstring(template, operation):
             "by_pred": entry.slopes[1],
             "inputs": _INPUTS,
             "parameters": "".join(text for _, text in parameters.values()),
-            "shared": _AXIS + epsilon + _REST,
-            "axis": _AXIS,
-            "form": _FORM.format(meanings=_paragraph(_meanings())),
-            "epsilon": epsilon,
-            "temperature": _TEMPERATURE,
-            "rest": _REST,
+            "shared": _AXIS + form + epsilon + _TEMPERATURE + _REST,
             "threads": _THREADS,
             "raises": _RAISES,
         }

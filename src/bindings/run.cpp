@@ -133,7 +133,7 @@ using Forms = std::pair<int, int>;
 constexpr Forms kProbs = {KLDIV_PROBS, KLDIV_PROBS};
 
 kldiv_options options_of(int operation, std::optional<double> epsilon, double beta, double scale, int num_threads,
-                         const Forms &forms = kProbs, double temperature = 1) {
+                         const Forms &forms, double temperature) {
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = static_cast<kldiv_operation>(operation);
     options.y_true_form = static_cast<kldiv_form>(forms.first);
@@ -217,9 +217,9 @@ kldiv_dtype dtype_named(const std::string &name) {
 // pointer. The caller vouches for the others.
 void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t n, int64_t classes,
           std::optional<double> epsilon, uintptr_t upstream, int num_threads, uintptr_t out, uintptr_t grad_y_true,
-          uintptr_t grad_y_pred, int operation, double beta, double scale) {
+          uintptr_t grad_y_pred, int operation, double beta, double scale, const Forms &forms, double temperature) {
     const kldiv_dtype kind = dtype_named(dtype);
-    kldiv_options options = options_of(operation, epsilon, beta, scale, num_threads);
+    kldiv_options options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature);
     const auto at = [](uintptr_t address) { return reinterpret_cast<void *>(address); };
     raise_status(call_core(options, n * classes, [&] {
         return kldiv_rows(&options, kind, at(y_true), at(y_pred), n, classes, at(upstream), at(out), at(grad_y_true),
@@ -244,6 +244,6 @@ void add_run(py::module_ &m) {
           "forms"_a = kProbs, "temperature"_a = 1.0);
     m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
-          "scale"_a = 1.0);
+          "scale"_a = 1.0, "forms"_a = kProbs, "temperature"_a = 1.0);
     m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
 }
