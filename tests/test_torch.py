@@ -13,6 +13,7 @@ from kldiv_fast._operations import OPERATIONS
 from oracle import distributions
 from processes import run_python
 from test_errors import CASES
+from test_forms import numbers
 
 torch = pytest.importorskip("torch")
 import kldiv_fast.torch as adapter
@@ -372,7 +373,7 @@ def test_signatures():
     for row in OPERATIONS:
         names = list(inspect.signature(getattr(adapter, row.name)).parameters)
         theirs = list(inspect.signature(getattr(kldiv_fast, row.name)).parameters)
-        numpys = {"out", "num_threads", "form", "temperature"}
+        numpys = {"out", "num_threads"}
         assert sorted(names) == sorted(set(theirs) - numpys)
     x = torch.ones(1, 1)
     for wrong in ("out", "beta"):
@@ -526,9 +527,88 @@ def test_a_masked_row_of_nan_has_second_derivatives_of_zero(rng):
             assert torch.count_nonzero(grad[0]) == 4
 
 
+# ---- other forms than probabilities ----
+
+PAIRS = [
+    ("probs", "logits"),
+    ("counts", "log_probs"),
+    ("logits", "logits"),
+    ("log_probs", "counts"),
+]
+each_pair = pytest.mark.parametrize("forms", PAIRS, ids="-".join)
+
+
+def of_forms(rng, forms, shape=(3, 5), dtype=torch.float64):
+    pair = [torch.from_numpy(numbers(rng, form, shape, np.float64)).to(dtype) for form in forms]
+    temperature = {"temperature": 1.5} if "logits" in forms else {}
+    return pair, {"form": forms} | temperature
+
+
+@each
+@each_pair
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_forms_are_those_of_numpy(rng, operation, parameters, forms, dtype):
+    pair, keywords = of_forms(rng, forms, dtype=dtype)
+    keywords = keywords | parameters
+    arrays = [adapter._view(x).copy() for x in pair]
+    ours, value_and_grad = (
+        getattr(adapter, operation.name),
+        getattr(kldiv_fast, f"{operation.name}_value_and_grad"),
+    )
+    for reduction in ("mean", "none"):
+        inputs = [x.clone().requires_grad_() for x in pair]
+        value = ours(*inputs, reduction=reduction, **keywords)
+        expected, found = value_and_grad(
+            *arrays, wrt=("y_true", "y_pred"), reduction=reduction, **keywords
+        )
+        np.testing.assert_array_equal(value.detach(), expected)
+        value.sum().backward()
+        for x, gradient in zip(inputs, found, strict=True):
+            assert torch.equal(x.grad, torch.from_numpy(gradient).to(dtype))
+
+
+@each
+@each_pair
+def test_derivatives_of_forms(rng, operation, parameters, forms):
+    """Of both orders beside differences, and beside PyTorch's own of the formula."""
+    pair, keywords = of_forms(rng, forms, (2, 4))
+    pair = [x.requires_grad_() for x in pair]
+    whole = functools.partial(getattr(adapter, operation.name), **keywords, **parameters)
+    assert torch.autograd.gradcheck(whole, pair)
+    assert torch.autograd.gradgradcheck(whole, pair)
+    for_rows = functools.partial(whole, reduction="none")
+    assert torch.autograd.gradcheck(for_rows, pair, check_forward_ad=True)
+
+
+def test_distillation(rng):
+    """A student's logits beside a teacher's, tokens masked: PyTorch's usual steps."""
+    teacher, student = (torch.from_numpy(rng.normal(size=(6, 30))) for _ in range(2))
+    student.requires_grad_()
+    mask, temperature = torch.tensor([1, 1, 0, 1, 0, 1], dtype=torch.bool), 2.0
+    log_t, log_p = ((x / temperature).log_softmax(-1) for x in (teacher, student))
+    rows_ = torch.nn.functional.kl_div(log_p, log_t, log_target=True, reduction="none").sum(-1)
+    expected = rows_[mask].mean() * temperature**2
+    ours = kl(teacher, student, form="logits", temperature=temperature, mask=mask) * temperature**2
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, student), torch.autograd.grad(expected, student)
+    )
+
+
+def test_compiled_logits(rng):
+    function = functools.partial(kl, form=("probs", "logits"), temperature=2.0)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    pair, _ = of_forms(rng, ("probs", "logits"))
+    torch.testing.assert_close(gradients(compiled, *pair), gradients(function, *pair))
+
+
 # ---- the ops, and the compiler ----
 
-SETTINGS = [Settings(), Settings("jsd", None, 0.25, 2.0)]
+SETTINGS = [
+    Settings(),
+    Settings("jsd", None, 0.25, 2.0),
+    Settings("kl", None, true_form="counts", pred_form="logits", temperature=2.0),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
@@ -594,9 +674,6 @@ def test_fake_tensors_have_shapes_and_no_values():
 
 # What PyTorch has no counterpart for: object arrays, strings and the like; and the arguments that its functions lack.
 ELSEWHERE = (
-    "form",
-    "temperature",
-    "epsilon of logits",
     "out",
     "num_threads",
     "unknown",
@@ -688,6 +765,8 @@ def test_the_ops_check_what_memory_safety_rests_on():
         (Settings("dot"), "operation is 'dot'; expected one of: kl, "),
         (Settings(epsilon=1.0), "epsilon must lie in"),
         (Settings("jsd", beta=2.0), "beta must lie in"),
+        (Settings(true_form="logit"), r"form is \('logit', 'probs'\); expected one of: "),
+        (Settings(temperature=0.0), "temperature must be finite and above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             op(x, x, *settings)

@@ -42,7 +42,8 @@ to `y_true`, `y_pred` and `sample_weight`, as far as they require one::
     d row / d y_true = {by_true}
     d row / d y_pred = {by_pred}
 
-and 0 where the clip is at work, that is below `epsilon` and above 1 but not at the two bounds, as
+(with respect to what other forms stand for: see :func:`kldiv_fast.{name}_value_and_grad`) and 0
+where the clip is at work, that is below `epsilon` and above 1 but not at the two bounds, as
 ``torch.clamp`` has it; with ``epsilon=None`` (and 0), where the row is infinite or would be beyond
 zero. A row that is masked or has the weight 0 gets gradients of 0, whatever it holds. Second
 derivatives are PyTorch's own of these formulas.
@@ -353,7 +354,10 @@ def _as_tensor(x, name):
 
 # Registered by hand: fewer layers of Python between a call and the core than torch.library.custom_op has. The arguments
 # after the tensors are those of Settings.
-_SETTINGS = "str operation, float? epsilon, float beta, float scale"
+_SETTINGS = (
+    "str operation, float? epsilon, float beta, float scale, str true_form, str pred_form, "
+    "float temperature"
+)
 _library = torch.library.Library("kldiv_fast", "DEF")
 _library.define(f"rows(Tensor y_true, Tensor y_pred, {_SETTINGS}) -> Tensor")
 _library.define(
@@ -370,10 +374,12 @@ def _result_dtype(x):
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _check(y_true, y_pred, operation):
+def _check(y_true, y_pred, settings):
     """What memory safety rests on, for those who call the ops themselves."""
-    if operation not in _INDICES:
-        raise ValueError(f"operation is {operation!r}; expected one of: {', '.join(_INDICES)}")
+    if settings.operation not in _INDICES:
+        names = ", ".join(_INDICES)
+        raise ValueError(f"operation is {settings.operation!r}; expected one of: {names}")
+    _meaning.check_form(settings.forms)
     if y_true.dtype != y_pred.dtype or y_true.dtype not in _NAMES:
         raise TypeError(
             f"y_true and y_pred are of dtypes {y_true.dtype} and {y_pred.dtype}; expected the same, "
@@ -392,16 +398,16 @@ def _run_core(y_true, y_pred, settings, upstream=None, values=None, gradients=(N
     def at(x):
         return 0 if x is None else x.data_ptr()
 
-    operation, epsilon, beta, scale = settings
-    classes = y_true.shape[-1]
+    what, classes = Settings(*settings), y_true.shape[-1]
     _core.rows(
-        _NAMES[y_true.dtype], at(y_true), at(y_pred), y_true.numel() // classes, classes, epsilon,
-        at(upstream), 0, at(values), *map(at, gradients), _INDICES[operation], beta, scale,
+        _NAMES[y_true.dtype], at(y_true), at(y_pred), y_true.numel() // classes, classes, what.epsilon,
+        at(upstream), 0, at(values), *map(at, gradients), _INDICES[what.operation], what.beta, what.scale,
+        tuple(map(_meaning.FORMS.index, what.forms)), what.temperature,
     )  # fmt: skip
 
 
-def _rows_fake(y_true, y_pred, operation, *_):
-    _check(y_true, y_pred, operation)
+def _rows_fake(y_true, y_pred, *settings):
+    _check(y_true, y_pred, Settings(*settings))
     return y_true.new_empty(y_true.shape[:-1], dtype=_result_dtype(y_true))
 
 
@@ -413,16 +419,22 @@ def _rows_cpu(y_true, y_pred, *settings):
     return values
 
 
-def _rows_backward_fake(upstream, y_true, y_pred, operation, epsilon, beta, scale, *wrt):
+def _rows_backward_fake(upstream, y_true, y_pred, *given):
     """A gradient in the input's dtype where asked for, otherwise a tensor of no elements."""
+    _, wrt = _settings_and_wrt(given)
     return tuple(
         x.new_empty(x.shape if wanted else (0,))
         for x, wanted in zip((y_true, y_pred), wrt, strict=True)
     )
 
 
-def _rows_backward_cpu(upstream, y_true, y_pred, operation, epsilon, beta, scale, *wrt):
-    _check(y_true, y_pred, operation)
+def _settings_and_wrt(given):
+    return Settings(*given[:-2]), given[-2:]
+
+
+def _rows_backward_cpu(upstream, y_true, y_pred, *given):
+    settings, wrt = _settings_and_wrt(given)
+    _check(y_true, y_pred, settings)
     dtype = _result_dtype(y_true)
     if upstream.shape != y_true.shape[:-1] or upstream.dtype != dtype:
         raise ValueError(
@@ -433,7 +445,7 @@ def _rows_backward_cpu(upstream, y_true, y_pred, operation, epsilon, beta, scale
     grads = [t.new_empty(t.shape if wanted else (0,), dtype=dtype) for wanted in wrt]
     if t.numel():
         wanted = [g if g.numel() else None for g in grads]
-        _run_core(t, p, (operation, epsilon, beta, scale), upstream=u, gradients=wanted)
+        _run_core(t, p, settings, upstream=u, gradients=wanted)
     return grads[0].to(t.dtype), grads[1].to(t.dtype)
 
 
@@ -466,11 +478,11 @@ class _Rows(torch.autograd.Function):
 
 class _RowsBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, upstream, y_true, y_pred, operation, epsilon, beta, scale, *wrt):
-        ctx.settings, ctx.wrt = Settings(operation, epsilon, beta, scale), wrt
+    def forward(ctx, upstream, y_true, y_pred, *given):
+        ctx.settings, ctx.wrt = _settings_and_wrt(given)
         ctx.save_for_backward(upstream, y_true, y_pred)
         with torch._C._AutoDispatchBelowAutograd():
-            return _rows_backward_op(upstream, y_true, y_pred, *ctx.settings, *wrt)
+            return _rows_backward_op(upstream, y_true, y_pred, *given)
 
     @staticmethod
     def backward(ctx, *grad_grads):
@@ -491,19 +503,35 @@ class _RowsBackward(torch.autograd.Function):
 def _gradient_formulas(settings, upstream, y_true, y_pred):
     """What rows_backward computes, by formulas that PyTorch can differentiate."""
     u = upstream.unsqueeze(-1)
-    t, inside_t = _clip(y_true.to(u.dtype), settings.epsilon)
-    p, inside_p = _clip(y_pred.to(u.dtype), settings.epsilon)
+    inputs, forms = [x.to(u.dtype) for x in (y_true, y_pred)], settings.forms
+    if forms != _meaning.PROBS:
+        probs = [
+            _formulas.probabilities(torch, form, x, settings.temperature)
+            for form, x in zip(forms, inputs, strict=True)
+        ]
+        slopes = _slopes(settings, *probs, u != 0)
+        return [
+            u * _formulas.chained(form, x, t, slope, settings.temperature)
+            for form, x, t, slope in zip(forms, inputs, probs, slopes, strict=True)
+        ]
+    (t, inside_t), (p, inside_p) = (_clip(x, settings.epsilon) for x in inputs)
+    slopes = _slopes(settings, t, p, u != 0)
+    return [
+        u * torch.where(inside, slope, 0)
+        for inside, slope in zip((inside_t, inside_p), slopes, strict=True)
+    ]
+
+
+def _slopes(settings, t, p, counts):
+    """The terms' slopes by probabilities, as functions of them that can be differentiated, where a row counts."""
     with torch.no_grad():
         at_zero = _formulas.slopes(torch, settings, t, p)
         at_zero = [torch.where(x.isnan(), 0, x) for x in at_zero]
     # Elsewhere gradients are 0 or don't vary; 1 in the place of t and p keeps NaN out of all further derivatives.
-    varies = ((t > 0) & (p > 0)) | ((t.isnan() | p.isnan()) & (u != 0))
+    varies = ((t > 0) & (p > 0)) | ((t.isnan() | p.isnan()) & counts)
     t, p = torch.where(varies, t, 1), torch.where(varies, p, 1)
     slopes = _formulas.inner_slopes(torch, settings, t, p)
-    return [
-        u * torch.where(inside, torch.where(varies, slope, fixed), 0)
-        for inside, slope, fixed in zip((inside_t, inside_p), slopes, at_zero, strict=True)
-    ]
+    return [torch.where(varies, slope, fixed) for slope, fixed in zip(slopes, at_zero, strict=True)]
 
 
 def _clip(x, epsilon):
