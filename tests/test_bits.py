@@ -44,9 +44,8 @@ def digest(values):
     return int(splitmix64(bits ^ np.arange(bits.size, dtype=np.uint64)).sum(dtype=np.uint64))
 
 
-@pytest.fixture(params=TABLE, ids=lambda row: "-".join(row[:4]))
-def case(request):
-    name, dtype, shape, parameter, *expected = request.param
+def read(row):
+    name, dtype, shape, parameter, *expected = row
     rows, classes = map(int, shape.split("x"))
     t, p = (samples(dtype, first, rows * classes).reshape(rows, classes) for first in (0, 1 << 30))
     return (t, p, float(parameter), name), [int(x, 16) for x in expected]
@@ -84,8 +83,10 @@ def bits(t, p, parameter, name="kl", num_threads=0):
     return total, rows(1), rows(0), grads.astype(np.float64)
 
 
-def test_bits_of_the_table(isa, case):
-    arguments, expected = case
+# core/run.py does all of it on each ISA.
+@each(isa=kldiv_fast.available_isas(), row={"-".join(row[:4]): row for row in TABLE})
+def test_bits_of_the_table(isa, row):
+    arguments, expected = read(row)
     total, rows, columns, gradients = bits(*arguments)
     if isa == "baseline":
         kldiv_fast._core.select_isa(kldiv_fast.available_isas()[0])

@@ -15,6 +15,7 @@ from kldiv_fast._divergence import gradient_function, value_function
 from kldiv_fast._meaning import FORMS
 from kldiv_fast._operations import OPERATIONS
 from oracle import POSITIVE, SCIPYS, TERMS, distributions, exact_rows, exact_slopes
+from pairwise import pairwise
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 BOTH = ("y_true", "y_pred")
@@ -61,10 +62,13 @@ def exact_near(name, off, dtype, classes, beta):
     return exact_rows(name, t, p, beta, work=dtype)
 
 
-@each_of_positive_terms
-@each_dtype
-@pytest.mark.parametrize("classes", [2, 46, 1000])
-@pytest.mark.parametrize("off", OFF)
+@pairwise(
+    isa=kldiv_fast.available_isas(),
+    name=POSITIVE,
+    dtype=[np.float32, np.float64],
+    classes=[2, 46, 1000],
+    off=OFF,
+)
 def test_full_relative_precision_however_near(isa, name, dtype, classes, off):
     t, p = near(off, dtype, classes)
     for keywords in ({"beta": 0.5}, {"beta": 0.1}) if BY_NAME[name].parameters else ({},):

@@ -18,7 +18,7 @@ from kldiv_fast._formulas import _evaluate
 from kldiv_fast._meaning import LOGS
 from kldiv_fast._operations import ENTRIES, OPERATIONS
 from oracle import exact_form_rows, exact_form_slopes
-from pairwise import pairwise
+from pairwise import each, pairwise
 from test_arrays import BROADCASTS, LAYOUTS
 from test_family import same
 from test_gradient import summed_to, work_type
@@ -378,8 +378,11 @@ def test_broadcasting(isa, rng, a, b, forms):
             close(name, result, arrays, forms, axes)
 
 
-@pytest.mark.parametrize("shape", [(3000, 46), (7, 30_000), (1, 400_000)], ids=str)
-@pytest.mark.parametrize("forms", [("probs", "logits"), ("counts", "counts"), ("log_probs", "logits")], ids="-".join)  # fmt: skip
+@each(
+    isa=kldiv_fast.available_isas(),
+    shape=[(3000, 46), (7, 30_000), (1, 400_000)],
+    forms=PAIRS_BY_ID,
+)
 def test_bits_for_any_number_of_threads(isa, rng, shape, forms):
     arrays = pair(rng, forms, shape)
     for axis in (-1, 0):

@@ -182,7 +182,13 @@ def ending_of(make, handler):
     return raised.value, elapsed
 
 
-@pytest.mark.parametrize("handler", [signal.default_int_handler, stop], ids=["Ctrl-C", "own"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        pytest.param(stop, id="own"),
+        pytest.param(signal.default_int_handler, id="Ctrl-C", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("make", cases(ON_THE_MAIN_THREAD))
 def test_what_a_handler_raises_ends_the_call(make, handler):
     expected = Stop(17) if handler is stop else KeyboardInterrupt()

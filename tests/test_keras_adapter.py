@@ -346,9 +346,9 @@ def both(*data, rtol=1e-5, compile=None, **options):
 through_dynamo = pytest.mark.long if BACKEND == "torch" else ()
 MODES = [
     dict(run_eagerly=True),
-    dict(jit_compile=False),
+    pytest.param(dict(jit_compile=False), marks=pytest.mark.long if BACKEND != "torch" else ()),
     pytest.param(dict(jit_compile=True), marks=through_dynamo),
-    dict(jit_compile="auto"),
+    pytest.param(dict(jit_compile="auto"), marks=pytest.mark.long),
 ]
 
 
@@ -393,7 +393,9 @@ def test_masking_layers(rng):
     both(words, distributions(rng, (32, 7, CLASSES)), model=model)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.long)]
+)
 def test_mixed_precision(rng, policy):
     both(*data(rng), model=lambda: classifier(policy), rtol=2e-2)
 

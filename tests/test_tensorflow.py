@@ -10,7 +10,7 @@ import kldiv_fast
 import numpy as np
 import pytest
 from oracle import distributions
-from pairwise import pairwise
+from pairwise import each
 from processes import printed
 
 tf = pytest.importorskip("tensorflow")
@@ -85,7 +85,7 @@ def tensors(rng, shapes, dtype):
 RTOLS = {"float32": 3e-5, "float64": 1e-11}
 
 
-@pairwise(mode=MODES, shapes=PAIRS, dtype=list(RTOLS))
+@each(mode=MODES, shapes=PAIRS, dtype=list(RTOLS))
 def test_values_and_gradients(rng, mode, shapes, dtype):
     rtol = RTOLS[dtype]
     inputs = tensors(rng, shapes, dtype)
@@ -312,8 +312,16 @@ class Rows(keras.losses.Loss):
         return rows(y_true, y_pred)
 
 
-COMPILING = [{"jit_compile": choice} for choice in (True, False, "auto")] + [{"run_eagerly": True}]
-COMPILING += [{"jit_compile": choice, "steps_per_execution": 2} for choice in (True, False)]
+COMPILING = [{"jit_compile": True, "steps_per_execution": 2}, {"jit_compile": False}]
+COMPILING += [
+    pytest.param(compiling, marks=pytest.mark.long)
+    for compiling in (
+        {"jit_compile": True},
+        {"jit_compile": False, "steps_per_execution": 2},
+        {"jit_compile": "auto"},
+        {"run_eagerly": True},
+    )
+]
 
 
 def history(loss, metric=None, epochs=3, **compiling):

@@ -11,6 +11,7 @@ from kldiv_fast import _core, _formulas
 from kldiv_fast._meaning import Settings
 from kldiv_fast._operations import OPERATIONS
 from oracle import distributions
+from pairwise import each as each_once
 from processes import run_python
 from test_errors import CASES
 from test_forms import numbers
@@ -359,7 +360,15 @@ def test_zeros_of_each(operation, parameters, epsilon):
     assert all(torch.isfinite(x).all() for x in (*first, *second))
 
 
-@each
+# The compiler takes seconds over each.
+@pytest.mark.parametrize(
+    ("operation", "parameters"),
+    [
+        pytest.param(*case, marks=() if case in (EACH[0], EACH[-2]) else pytest.mark.long)
+        for case in EACH
+    ],
+    ids=[f"{row.name} {given}" for row, given in EACH],
+)
 def test_compiled_as_eager(rng, operation, parameters):
     pair = tensors(rng, (3, 5))
     function = functools.partial(getattr(adapter, operation.name), base=2, **parameters)
@@ -611,10 +620,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-@pytest.mark.parametrize(
-    "wrt", [(False, False), (True, False), (False, True), (True, True)], ids=str
-)
+@each_once(dtype=DTYPES, wrt=[(False, False), (True, False), (False, True), (True, True)])
 def test_opcheck(rng, wrt, dtype):
     pair = tensors(rng, (3, 5), dtype)
     for x, needed in zip(pair, wrt, strict=True):
