@@ -126,6 +126,45 @@ def test_divergences_that_there_are_not(files, capsys, arguments, message):
     assert message in error_of(capsys, "x.npy", "y.npy", *arguments)
 
 
+FORMS = [
+    ("kl", "counts", [], {}),
+    ("kl", "logits", ["--temperature", "2"], {"temperature": 2}),
+    ("jsd", "probs,logits", ["--temperature=0.5", "--beta=0.25"], {"temperature": 0.5, "beta": 0.25}),
+    ("jeffreys", "log_probs,counts", ["--base", "2"], {"base": 2}),
+    ("generalized_kl", "probs,probs", ["--epsilon", "0.01"], {"epsilon": 0.01}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "form", "arguments", "keywords"), FORMS)
+def test_forms(files, capsys, name, form, arguments, keywords):
+    command = ["x.npy", "y.npy", "--divergence", name, "--form", form, *arguments, "--rows=r.npy"]
+    status, output, _ = main(capsys, *command)
+    assert status == 0
+    keywords = {**keywords, "form": tuple(form.split(",")) if "," in form else form}
+    divergence = getattr(kldiv_fast, name)
+    assert np.float32(shown(output)) == divergence(*pair(), **keywords)
+    rows = divergence(*pair(), reduction="none", **keywords)
+    np.testing.assert_array_equal(np.load("r.npy"), rows)
+
+
+KNOWN = "expected one of: probs, counts, log_probs, logits, or two: probs,logits"
+BAD_FORMS = [
+    (["--form", "logit"], f"--form is 'logit'; {KNOWN}"),
+    (["--form", ""], f"--form is ''; {KNOWN}"),
+    (["--form", "probs,"], f"--form is 'probs,'; {KNOWN}"),
+    (["--form", "probs,probs,probs"], f"--form is 'probs,probs,probs'; {KNOWN}"),
+    (["--form=logits", "--temperature=hot"], "--temperature is 'hot'; expected a finite number above 0"),
+    (["--form=logits", "--temperature", "-1"], "temperature is -1.0; expected a finite number above 0"),
+    (["--temperature", "2"], "temperature is 2.0, which is for logits alone; expected 1"),
+    (["--form=counts", "--epsilon=0"], "epsilon is 0.0, but nothing is clipped beside counts; expected the default, or None"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_FORMS)
+def test_forms_that_there_are_not(files, capsys, arguments, message):
+    assert error_of(capsys, "x.npy", "y.npy", *arguments) == message
+
+
 OPTIONS = {
     "plain": ([], {}),
     "axis 0": (["--axis", "0"], {"axis": 0}),

@@ -14,7 +14,7 @@ import numpy as np
 import kldiv_fast
 from kldiv_fast._divergence import Options, compute, prepare
 from kldiv_fast._files import InputError, check_output, load, write_rows
-from kldiv_fast._meaning import broadcast, is_none
+from kldiv_fast._meaning import FORMS, broadcast, is_none
 from kldiv_fast._operations import OPERATIONS
 
 
@@ -98,6 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--divergence", metavar="NAME", default="kl", help=f"{', '.join(names)} (default: kl)"
     )
+    parser.add_argument(
+        "--form",
+        metavar="NAME",
+        type=_form,
+        default="probs",
+        help=f"what the numbers are: {', '.join(FORMS)}, or y_true's and y_pred's: probs,logits "
+        "(default: probs)",
+    )
+    parser.add_argument(
+        "--temperature", type=_temperature, default=1.0, help="of logits (default: 1)"
+    )
     parser.add_argument("--base", type=_base, help="of the logarithm: 2 for bits (default: nats)")
     parser.add_argument("--beta", type=_beta, help="of jsd, 0 to 1 (default: 0.5)")
     parser.add_argument("--reduction", default="mean", help="as in kldiv_fast.kl (default: mean)")
@@ -135,18 +146,31 @@ def _epsilon(text: str) -> float | None:
         raise InputError(f"--epsilon is {text!r}; expected a number in [0, 1), or none") from None
 
 
+def _form(text: str) -> tuple[str, str]:
+    names = text.split(",")
+    if len(names) > 2 or any(name not in FORMS for name in names):
+        known = ", ".join(FORMS)
+        raise InputError(f"--form is {text!r}; expected one of: {known}, or two: probs,logits")
+    return names[0], names[-1]
+
+
+def _temperature(text: str) -> float:
+    return _number(text, "--temperature", "a finite number above 0")
+
+
 def _base(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"--base is {text!r}; expected a positive number other than 1") from None
+    return _number(text, "--base", "a positive number other than 1")
 
 
 def _beta(text: str) -> float:
+    return _number(text, "--beta", "a number in [0, 1]")
+
+
+def _number(text: str, option: str, expected: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"--beta is {text!r}; expected a number in [0, 1]") from None
+        raise InputError(f"{option} is {text!r}; expected {expected}") from None
 
 
 def _core_options(options: argparse.Namespace) -> Options:
@@ -156,7 +180,15 @@ def _core_options(options: argparse.Namespace) -> Options:
         names = ", ".join(row.name for row in OPERATIONS)
         raise InputError(f"--divergence is {options.divergence!r}; expected one of: {names}")
     parameters = {} if options.beta is None else {"beta": options.beta}
-    return Options.read(operation, options.epsilon, options.base, options.num_threads, parameters)
+    return Options.read(
+        operation,
+        options.epsilon,
+        options.base,
+        options.num_threads,
+        parameters,
+        options.form,
+        options.temperature,
+    )
 
 
 def _num_threads(text: str) -> int:
