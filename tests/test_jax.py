@@ -11,7 +11,9 @@ import kldiv_fast
 import numpy as np
 import pytest
 from oracle import distributions
+from pairwise import each as once
 from processes import printed, run_python
+from test_forms import numbers
 
 jax = pytest.importorskip("jax")
 
@@ -46,9 +48,8 @@ def x64():
 # Each divergence, with parameters of its own at several values.
 EACH = [(row, {}) for row in OPERATIONS if not row.parameters]
 EACH += [(row, {"beta": beta}) for row in OPERATIONS if row.parameters for beta in (0.0, 0.3, 1.0)]
-each = pytest.mark.parametrize(
-    ("operation", "parameters"), EACH, ids=[f"{row.name} {given}" for row, given in EACH]
-)
+EACH_BY_ID = {f"{row.name} {given}": (row, given) for row, given in EACH}
+each = pytest.mark.parametrize(("operation", "parameters"), EACH_BY_ID.values(), ids=EACH_BY_ID)
 
 
 # ---- values ----
@@ -65,11 +66,10 @@ def test_rows_have_the_bits_of_kl(pair, dtype, epsilon):
     np.testing.assert_array_equal(ours, expected)
 
 
-@each
-@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
-@pytest.mark.parametrize("call", [{}, {"base": 2}, {"epsilon": None}], ids=str)
-def test_each_has_the_bits_of_numpy(pair, operation, parameters, call, dtype):
+@once(each_operation=EACH_BY_ID, dtype=HALF_AND_SINGLE, call=[{}, {"base": 2}, {"epsilon": None}])
+def test_each_has_the_bits_of_numpy(pair, each_operation, call, dtype):
     """Rows, and each row's gradients."""
+    operation, parameters = each_operation
     arrays = [x.astype(dtype) + dtype(2**-6) for x in pair]  # no slope beyond float16
     keywords = parameters | call | {"reduction": "none"}
     ours = functools.partial(getattr(adapter, operation.name), **keywords)
@@ -153,9 +153,9 @@ WEIGHTS = [((4, 1), None), (None, (4, 1))] + [  # sample_weight's shape, mask's
 ]
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("weight", "mask"), WEIGHTS)
-def test_weights_and_masks(rng, reduction, weight, mask):
+@once(reduction=REDUCTIONS, shapes=WEIGHTS)
+def test_weights_and_masks(rng, reduction, shapes):
+    weight, mask = shapes
     true, pred = (distributions(rng, (*ROWS, 9)) for _ in range(2))
     options = {}
     if weight is not None:
@@ -432,6 +432,93 @@ def test_python_threads_and_scan_never_hang():
     assert printed(THREADS, OMP_NUM_THREADS="2") == "done"
 
 
+# ---- other forms than probabilities ----
+
+PAIRS = [
+    ("probs", "logits"),
+    ("counts", "log_probs"),
+    ("logits", "logits"),
+    ("log_probs", "counts"),
+]
+
+
+def of_forms(rng, forms, dtype=np.float32):
+    arrays = [numbers(rng, form, (5, 12), dtype) for form in forms]
+    return arrays, {"form": forms} | ({"temperature": 1.5} if "logits" in forms else {})
+
+
+@once(
+    each_operation=EACH_BY_ID, forms={"-".join(pair): pair for pair in PAIRS}, dtype=HALF_AND_SINGLE
+)
+def test_forms_have_the_bits_of_numpy(rng, each_operation, forms, dtype):
+    operation, parameters = each_operation
+    arrays, keywords = of_forms(rng, forms, dtype)
+    keywords = keywords | parameters | {"reduction": "none"}
+    ours = functools.partial(getattr(adapter, operation.name), **keywords)
+    theirs = getattr(kldiv_fast, f"{operation.name}_value_and_grad")
+    values, gradients = theirs(*arrays, wrt=("y_true", "y_pred"), **keywords)
+    np.testing.assert_array_equal(jax.jit(ours)(*arrays), values)
+    found = jax.grad(lambda *x: ours(*x).sum(), (0, 1))(*map(jnp.asarray, arrays))
+    for mine, gradient in zip(found, gradients, strict=True):
+        np.testing.assert_array_equal(mine, gradient.astype(dtype))
+
+
+@once(each_operation=EACH_BY_ID, forms={"-".join(pair): pair for pair in PAIRS})
+def test_the_formula_of_forms_is_the_core_meaning(rng, each_operation, forms):
+    operation, parameters = each_operation
+    operands, _ = of_forms(rng, forms)
+    upstream = np.float32(rng.random(5))
+    upstream[2] = 0
+    settings = Settings(operation.name, None, parameters.get("beta", 0.5), 2.0, *forms, 1.5)
+    rows = adapter._formula_rows(settings, *map(jnp.asarray, operands))
+    np.testing.assert_allclose(rows, adapter.rows(*operands, settings), rtol=1e-4, atol=1e-5)
+    both = ("y_true", "y_pred")
+    ours = adapter._formula_gradients(settings, both, *map(jnp.asarray, operands), upstream)
+    core = adapter._gradients(*operands, upstream, settings=settings, wanted=both)
+    for a, b in zip(ours, core, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert not a[2].any()
+
+
+def test_logits_through_transformations(rng):
+    """Beside JAX's own formula, which Optax has too: batched, and in a loop that JAX compiles."""
+    teacher, student = (jnp.asarray(rng.normal(size=(3, 4, 7)), jnp.float32) for _ in range(2))
+
+    def theirs(a, b):
+        a, b = (jax.nn.log_softmax(x / 2) for x in (a, b))
+        return (jnp.exp(a) * (a - b)).sum(-1).mean()
+
+    ours = functools.partial(kl, form="logits", temperature=2)
+    expected, slopes = jax.vmap(jax.value_and_grad(theirs, 1))(teacher, student)
+    value, found = jax.vmap(jax.value_and_grad(ours, 1))(teacher, student)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, slopes, rtol=1e-4, atol=1e-7)
+
+    def step(x, a):
+        return x - jax.grad(ours, 1)(a, x), ours(a, x)
+
+    _, losses = jax.jit(lambda x: jax.lax.scan(step, x, teacher))(student[0])
+    assert losses.shape == (3,)
+    assert losses[0] == value[0]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"form": "logit"}, "form is 'logit'; expected one of"),
+        ({"temperature": 2}, "temperature is 2, which is for logits alone"),
+        (
+            {"form": "logits", "temperature": 0},
+            "temperature is 0; expected a finite number above 0",
+        ),
+        ({"form": "counts", "epsilon": 0.1}, "nothing is clipped beside counts"),
+    ],
+)
+def test_bad_forms(pair, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        kl(*pair, **keywords)
+
+
 # ---- other devices ----
 
 
@@ -442,10 +529,9 @@ def test_another_platform_gets_the_formula(pair):
     assert "custom_call" in program.lower(*pair).as_text()
 
 
-@each
-@pytest.mark.parametrize("epsilon", [1e-7, 0, None])
-@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
-def test_the_formula_is_the_core_meaning(rng, operation, parameters, epsilon, dtype):
+@once(each_operation=EACH_BY_ID, epsilon=[1e-7, 0, None], dtype=HALF_AND_SINGLE)
+def test_the_formula_is_the_core_meaning(rng, each_operation, epsilon, dtype):
+    operation, parameters = each_operation
     special = [0, 1e-7, 1e-3, 0.5, 1, 1.5, -1, -np.inf, np.nan]
     if epsilon is not None or operation.name == "kl":  # infinity less infinity is the formulas' own
         special.append(np.inf)
@@ -530,6 +616,10 @@ def test_other_float_types_are_refused(pair):
         ("rows", [(2, 3), (2, 3)], {"beta": np.float64(1.5)}, "beta"),
         ("rows", [(2, 3), (2, 3)], {"scale": np.float64(np.inf)}, "scale"),
         ("rows", [(2, 3), (2, 3)], {"scale": "1"}, "scale"),
+        ("rows", [(2, 3), (2, 3)], {"true_form": "logit"}, "true_form"),
+        ("rows", [(2, 3), (2, 3)], {"pred_form": np.float64(0)}, "pred_form"),
+        ("rows", [(2, 3), (2, 3)], {"temperature": np.float64(0)}, "temperature"),
+        ("rows", [(2, 3), (2, 3)], {"temperature": None}, "temperature"),
         ("grad_y_pred", [(2, 3), (2, 3), (3,)], {}, "upstream"),
         ("grad_both", [(2, 3), (2, 3), (2,)], {}, "number of operands"),
     ],
@@ -538,7 +628,8 @@ def test_the_handler_checks_what_memory_safety_rests_on(name, operands, options,
     result = jax.ShapeDtypeStruct((2,) if name == "rows" else (2, 3), np.float32)
     call = jax.ffi.ffi_call(f"kldiv_fast_{name}", result)
     given = {"operation": "kl", "epsilon": np.float64(1e-7)}
-    given |= {"beta": np.float64(0.5), "scale": np.float64(1)} | options
+    given |= {name: np.float64(x) for name, x in (("beta", 0.5), ("scale", 1), ("temperature", 1))}
+    given |= {"true_form": "probs", "pred_form": "probs"} | options
     given = {key: value for key, value in given.items() if value is not None}
     with pytest.raises(Exception, match=f"INVALID_ARGUMENT: kldiv_fast: .*{message}"):
         call(*(jnp.ones(shape) for shape in operands), **given).block_until_ready()

@@ -46,6 +46,9 @@ differentiate and transform::
     d row / d y_true = {by_true}
     d row / d y_pred = {by_pred}
 
+Of other forms, t and p are what they stand for, unclipped; gradients are with respect to the
+inputs all the same: see :func:`kldiv_fast.{name}_value_and_grad`.
+
 Parameters
 ----------
 y_true, y_pred : array_like, of shapes (..., classes) that broadcast
@@ -195,37 +198,50 @@ def _call(name, settings, formula, *operands):
     results = jax.eval_shape(formula, *operands)
     # Rows are independent of each other: a batch of inputs is an input with more rows.
     call = jax.ffi.ffi_call(name, results, vmap_method="broadcast_all")
-    operation, epsilon, beta, scale = settings
+    numbers = {"beta": settings.beta, "scale": settings.scale, "temperature": settings.temperature}
+    numbers["epsilon"] = -1.0 if settings.epsilon is None else settings.epsilon
     return call(
         *operands,
-        operation=operation,
-        epsilon=np.float64(-1.0 if epsilon is None else epsilon),
-        beta=np.float64(beta),
-        scale=np.float64(scale),
+        operation=settings.operation,
+        true_form=settings.true_form,
+        pred_form=settings.pred_form,
+        **{name: np.float64(number) for name, number in numbers.items()},
     )
 
 
 def _formula_rows(settings, y_true, y_pred):
-    t, p = _clip(settings, y_true), _clip(settings, y_pred)
+    t, p = _probabilities(settings, y_true, y_pred)
     return _formulas.terms(jnp, settings, t, p).sum(axis=-1)
 
 
 def _formula_gradients(settings, wanted, y_true, y_pred, upstream):
-    t, p = _clip(settings, y_true), _clip(settings, y_pred)
+    inputs = [x.astype(_wide(x)) for x in (y_true, y_pred)]
+    probs = _probabilities(settings, y_true, y_pred)
     factor = upstream[..., jnp.newaxis]
 
-    def gradient(given, clipped, slope):
-        beyond = (given < clipped) | (given > clipped)
+    def gradient(form, x, t, slope):
+        slope = _formulas.chained(form, x, t, slope, settings.temperature)
+        beyond = settings.epsilon is not None and ((x < t) | (x > t))
         return jnp.where((factor == 0) | beyond, 0, factor * slope)
 
-    by_true, by_pred = _formulas.slopes(jnp, settings, t, p)
-    found = {"y_true": gradient(y_true, t, by_true), "y_pred": gradient(y_pred, p, by_pred)}
-    return [found[name] for name in wanted]
+    slopes = _formulas.slopes(jnp, settings, *probs)
+    found = map(gradient, settings.forms, inputs, probs, slopes)
+    return [x for name, x in zip(_OPERANDS, found, strict=True) if name in wanted]
 
 
-def _clip(settings, x):
-    x = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
-    return x if settings.epsilon is None else jnp.clip(x, settings.epsilon, 1)
+def _probabilities(settings, *inputs):
+    """Both sides', clipped if they are probabilities."""
+    inputs = [x.astype(_wide(x)) for x in inputs]
+    if settings.epsilon is not None:
+        return [jnp.clip(x, settings.epsilon, 1) for x in inputs]
+    return [
+        _formulas.probabilities(jnp, form, x, settings.temperature)
+        for form, x in zip(settings.forms, inputs, strict=True)
+    ]
+
+
+def _wide(x):
+    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
 
 
 # ---- arrays ----

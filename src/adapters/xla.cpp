@@ -67,13 +67,14 @@ bool read_number(const Attrs &attrs, const char *name, double &number) {
     return true;
 }
 
-bool read_operation(const Attrs &attrs, kldiv_operation &operation) {
-    const auto *given = static_cast<const ByteSpan *>(attribute(attrs, "operation", kAttrString));
+// The place of a string among the names of a table.
+template <class Place>
+bool read_place(const Attrs &attrs, const char *attribute_name, const char *(*name_of)(int), Place &place) {
+    const auto *given = static_cast<const ByteSpan *>(attribute(attrs, attribute_name, kAttrString));
     if (given == nullptr) return false;
-    for (int i = 0; i < KLDIV_OPERATION_COUNT; ++i) {
-        const char *name = kldiv_operation_name(i);
+    for (int i = 0; const char *name = name_of(i); ++i) {
         if (given->size != std::strlen(name) || std::memcmp(given->data, name, given->size) != 0) continue;
-        operation = static_cast<kldiv_operation>(i);
+        place = static_cast<Place>(i);
         return true;
     }
     return false;
@@ -81,7 +82,14 @@ bool read_operation(const Attrs &attrs, kldiv_operation &operation) {
 
 // What is wrong with the attributes, or null.
 const char *read_options(const Attrs &attrs, kldiv_options &options) {
-    if (!read_operation(attrs, options.operation)) return "kldiv_fast: operation must be the name of one";
+    if (!read_place(attrs, "operation", kldiv_operation_name, options.operation))
+        return "kldiv_fast: operation must be the name of one";
+    if (!read_place(attrs, "true_form", kldiv_form_name, options.y_true_form) ||
+        !read_place(attrs, "pred_form", kldiv_form_name, options.y_pred_form))
+        return "kldiv_fast: true_form and pred_form must be the names of forms";
+    if (!read_number(attrs, "temperature", options.temperature) || !std::isfinite(options.temperature) ||
+        options.temperature <= 0)
+        return "kldiv_fast: temperature must be a finite float64 above 0";
     double epsilon;
     if (!read_number(attrs, "epsilon", epsilon) || !(epsilon < 1))
         return "kldiv_fast: epsilon must be a float64 below 1";
