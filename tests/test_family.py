@@ -303,7 +303,7 @@ def any_call(rng, name, gradients):
         keywords["mask"] = np.asarray(rng.random(beside(rng, rows)) < 0.6)
     if BY_NAME[name].parameters:
         keywords["beta"] = draw(rng, [0, 0.25, 0.5, 1.0])
-    forms = tuple(draw(rng, FORMS) for _ in BOTH) if rng.random() < 0.6 else PROBS
+    forms = tuple(draw(rng, FORMS[:-1]) for _ in BOTH) if rng.random() < 0.6 else PROBS
     keywords["form"] = draw(rng, [forms, list(forms), *forms[: forms[0] == forms[1]]])
     if forms != PROBS:
         keywords["epsilon"] = draw(rng, [1e-7, None])

@@ -29,6 +29,7 @@ FORMS = ["probs", "counts", "log_probs", "logits"]
 PAIRS = [pair for pair in itertools.product(FORMS, repeat=2) if pair != ("probs", "probs")]
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 INF, NAN = np.inf, np.nan
+X = np.full((3, 4), 0.25, np.float32)
 
 each_operation = pytest.mark.parametrize("name", BY_NAME)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -418,6 +419,131 @@ def test_weights_and_masks(isa, rng, forms):
         assert not gradient[~mask].any()
 
 
+# ---- labels ----
+
+
+def one_hot(labels, classes, smoothing=0.0):
+    return (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+
+
+@pairwise(
+    isa=kldiv_fast.available_isas(),
+    name=list(BY_NAME),
+    form=FORMS,
+    smoothing=[0.0, 0.1],
+    dtype=[np.float32, np.float64],
+)
+def test_labels_are_one_hot_rows(isa, rng, name, form, smoothing, dtype):
+    """With Keras's epsilon terms beside probabilities."""
+    if name == "jeffreys" and form != "probs" and not smoothing:
+        return  # infinite beside 0
+    labels, y_pred = rng.integers(0, 47, 30), numbers(rng, form, (30, 47), dtype)
+    keywords = {"form": ("labels", form), "label_smoothing": smoothing}
+    rows, gradient = functions(name)[1](labels, y_pred, reduction="none", **keywords)
+    forms = {"form": ("probs", form)} if form != "probs" else {}
+    wide = one_hot(labels, 47, smoothing), y_pred.astype(np.float64)
+    expected, slopes = functions(name)[1](*wide, reduction="none", **forms)
+    rtol = 2e-6 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(rows, expected, rtol=rtol, atol=rtol / 10)
+    np.testing.assert_allclose(gradient, slopes, rtol=4 * rtol, atol=rtol)
+    assert rows.dtype == gradient.dtype == dtype
+    assert same(functions(name)[0](labels, y_pred, reduction="none", **keywords), rows)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 1500), (2, 70_000), (2, 3, 11)], ids=str)
+@pytest.mark.parametrize("form", ["probs", "logits"])
+def test_labels_however_the_classes_lie(isa, rng, shape, form):
+    """A class's number is the same along any axis, backwards, in pieces, for any number of threads."""
+    y_pred = numbers(rng, form, shape)
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    labels.flat[:2] = 0, shape[-1] - 1
+    label_kl = functools.partial(kldiv_fast.kl_value_and_grad, form=("labels", form), reduction="none")  # fmt: skip
+    rows, gradient = label_kl(labels, y_pred)
+    for threads in (1, 2, 3):
+        assert same(label_kl(labels, y_pred, num_threads=threads), (rows, gradient))
+    for axis in range(len(shape)):
+        moved = np.ascontiguousarray(np.moveaxis(y_pred, -1, axis))
+        again, by_pred = label_kl(labels, moved, axis=axis)
+        np.testing.assert_allclose(again, rows, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.moveaxis(by_pred, axis, -1), gradient, rtol=1e-5, atol=1e-7)
+    again, by_pred = label_kl(labels, y_pred[..., ::-1].copy()[..., ::-1])
+    np.testing.assert_allclose(again, rows, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_pred, gradient, rtol=1e-5, atol=1e-7)
+    twice = np.repeat(y_pred, 2, axis=-1)[..., ::2]
+    assert same(label_kl(labels, twice), (rows, gradient))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", ">i4", "uint64", "int64"])
+def test_labels_of_any_integer_type(rng, dtype):
+    labels, logits = rng.integers(0, 12, (4, 5)), numbers(rng, "logits", (4, 5, 12))
+    forms = {"form": ("labels", "logits"), "reduction": "none"}
+    rows = kldiv_fast.kl(labels, logits, **forms)
+    assert same(kldiv_fast.kl(labels.astype(dtype), logits, **forms), rows)
+    assert same(kldiv_fast.kl(labels.tolist(), logits, **forms), rows)
+    assert same(kldiv_fast.kl(labels[..., np.newaxis], logits, **forms), rows)
+    first = kldiv_fast.kl(labels[:1], logits, **forms)
+    assert same(first, kldiv_fast.kl(np.tile(labels[:1], (4, 1)), logits, **forms))
+    assert kldiv_fast.kl(3, logits[0, 0], form=("labels", "logits")) > 0
+
+
+def test_labels_that_do_not_count(rng):
+    labels, logits = rng.integers(0, 12, 30), numbers(rng, "logits", (30, 12))
+    weight, keep = rng.random(30), rng.random(30) < 0.6
+    label_kl = functools.partial(kldiv_fast.kl, form=("labels", "logits"))
+    ignored = np.where(keep, labels, -100)
+    for reduction in ("mean", "sum", "none", "mean_with_sample_weight"):
+        for weights in ({}, {"sample_weight": weight}):
+            keywords = {"reduction": reduction} | weights
+            expected = label_kl(labels, logits, mask=keep, **keywords)
+            assert same(label_kl(ignored, logits, ignore_class=-100, **keywords), expected)
+            assert same(label_kl(ignored, logits, mask=keep, **keywords), expected)  # not looked at
+            half = keep & (np.arange(30) < 15)
+            expected = label_kl(labels, logits, mask=half, **keywords)
+            ours = label_kl(ignored, logits, ignore_class=-100, mask=np.arange(30) < 15, **keywords)
+            assert same(ours, expected)
+
+
+L = np.array([0, 1, 2])
+BAD_LABELS = {
+    "beyond": (dict(y_true=L + 2), ValueError, "y_true has the label 4 in row 2; expected one in [0, 4)"),
+    "negative": (dict(y_true=[[0, 1, -1]]), ValueError, "y_true has shape (1, 3); expected labels that broadcast"),
+    "negative one": (dict(y_true=[0, -1, -1]), ValueError, "y_true has the label -1 in row 1; expected one in [0, 4)"),
+    "floats": (dict(y_true=L * 1.0), TypeError, "y_true is of dtype float64; expected integers"),
+    "bools": (dict(y_true=L > 1), TypeError, "y_true is of dtype bool; expected integers"),
+    "rows": (dict(y_true=L[:2]), ValueError, "y_true has shape (2,); expected labels that broadcast with the rows' shape (3,)"),
+    "axes": (dict(axis=(0, 1)), ValueError, "axis is (0, 1); expected one axis of y_pred"),
+    "smoothing": (dict(label_smoothing=1.5), ValueError, "label_smoothing is 1.5; expected a number in [0, 1]"),
+    "smoothing of none": (dict(label_smoothing=0.1, form="logits", y_true=X), ValueError, "label_smoothing is 0.1, which is for labels alone"),
+    "ignored": (dict(ignore_class=1.5), TypeError, "ignore_class is of type float; expected an integer, or None"),
+    "ignored of none": (dict(ignore_class=1, form="logits", y_true=X), ValueError, "ignore_class is 1, which is for labels alone"),
+    "epsilon": (dict(epsilon=0.1), ValueError, "nothing is clipped beside logits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_bad_labels(change, error, message):
+    arguments = {"y_true": L, "y_pred": X, "form": ("labels", "logits")} | change
+    for function in functions("kl"):
+        with pytest.raises(error) as caught:
+            function(**arguments)
+        assert str(caught.value).startswith(message) or message in str(caught.value)
+
+
+def test_labels_have_no_gradient():
+    for wrt in ("y_true", BOTH):
+        with pytest.raises(ValueError, match="expected 'y_pred': labels have no gradient"):
+            kldiv_fast.kl_value_and_grad(L, X, form=("labels", "logits"), wrt=wrt)
+
+
+def test_the_core_checks_labels():
+    run = functools.partial(_core.run, forms=(4, 0))
+    for labels in (L.astype(np.int32)[:, np.newaxis], np.ones((3, 4), int)):
+        with pytest.raises((TypeError, ValueError), match="labels must"):
+            run(labels, X, 1, (3,), None, None, None, 1e-7, 0)
+    with pytest.raises(ValueError, match="labels are for y_true alone"):
+        _core.run(X, X, 1, (3,), None, None, None, 1e-7, 0, forms=(0, 4))
+
+
 # ---- others' results ----
 
 
@@ -441,6 +567,43 @@ def test_torch(rng):
     value, gradient = kldiv_fast.kl_value_and_grad(t, logits.detach().numpy(), form=("probs", "logits"))  # fmt: skip
     np.testing.assert_allclose(value, loss.item() - entropy, rtol=1e-12)
     np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=1e-10, atol=1e-16)
+
+
+def test_torch_labels(rng):
+    torch = pytest.importorskip("torch")
+    labels, logits = rng.integers(0, 46, 60), rng.normal(size=(60, 46))
+    ignored = np.where(rng.random(60) < 0.2, -100, labels)
+    tensor = torch.from_numpy(logits).requires_grad_()
+    for smoothing in (0.0, 0.2):
+        t = one_hot(0, 46, smoothing)
+        loss = torch.nn.functional.cross_entropy(
+            tensor, torch.from_numpy(ignored), label_smoothing=smoothing
+        )
+        (slopes,) = torch.autograd.grad(loss, tensor)
+        value, gradient = kldiv_fast.kl_value_and_grad(
+            ignored, logits, form=("labels", "logits"), ignore_class=-100, label_smoothing=smoothing
+        )
+        np.testing.assert_allclose(value + scipy.stats.entropy(t), loss.item(), rtol=1e-13)
+        np.testing.assert_allclose(gradient, slopes.numpy(), rtol=1e-10, atol=1e-16)
+
+
+def test_keras_labels(rng):
+    """One-hot rows for its KLDivergence; from logits its sparse cross-entropy."""
+    keras = pytest.importorskip("keras")
+    labels = rng.integers(0, 46, 60)
+    p = rng.dirichlet(np.ones(46), 60).astype(np.float32)
+    theirs = keras.losses.KLDivergence()(keras.utils.to_categorical(labels, 46), p)
+    ours = kldiv_fast.kl(labels, p, form=("labels", "probs"))
+    np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(theirs), rtol=1e-6)
+    uniform = np.full((1, 46), 1 / 46)
+    assert kldiv_fast.kl([3], uniform, form=("labels", "probs")) == pytest.approx(
+        3.82858609394495, rel=1e-14
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=7)
+    labels[::5] = 7
+    theirs = keras.ops.convert_to_numpy(loss(labels, np.log(p)))
+    ours = kldiv_fast.kl(labels, np.log(p), form=("labels", "logits"), ignore_class=7)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_keras(rng):
@@ -485,11 +648,9 @@ def test_any_call(call, name, forms):
 
 # ---- the keywords: from the core's table, through C and through Python ----
 
-X = np.full((3, 4), 0.25, np.float32)
-
 
 def test_the_table():
-    assert _core.forms() == FORMS
+    assert _core.forms() == [*FORMS, "labels"]
 
 
 @each_operation
@@ -502,9 +663,11 @@ def test_probs_is_the_default(rng, name):
             assert same(function(t.tolist(), p, form=form), plain)
 
 
-KNOWN = "expected one of: 'probs', 'counts', 'log_probs', 'logits', or a pair of them"
+KNOWN = "expected one of: 'probs', 'counts', 'log_probs', 'logits', or a pair of them, or 'labels' and one"
 BAD = {
     "unknown": (dict(form="logit"), ValueError, f"form is 'logit'; {KNOWN}"),
+    "labels of both": (dict(form="labels"), ValueError, f"form is 'labels'; {KNOWN}"),
+    "labels of y_pred": (dict(form=("probs", "labels")), ValueError, f"form is ('probs', 'labels'); {KNOWN}"),
     "unknown of two": (dict(form=("probs", "p")), ValueError, f"form is ('probs', 'p'); {KNOWN}"),
     "one of two": (dict(form=("logits",)), ValueError, f"form is ('logits',); {KNOWN}"),
     "three": (dict(form=["probs"] * 3), ValueError, f"form is ['probs', 'probs', 'probs']; {KNOWN}"),

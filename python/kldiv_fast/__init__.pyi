@@ -32,7 +32,7 @@ class _SupportsDlpack(Protocol):
 _Array: TypeAlias = ArrayLike | _SupportsDlpack
 _Float: TypeAlias = np.float32 | np.float64
 _Argument: TypeAlias = Literal["y_true", "y_pred"]
-_Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits"]
+_Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits", "labels"]
 _Gradient: TypeAlias = NDArray[_Float]
 _Written: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])

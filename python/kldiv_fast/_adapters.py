@@ -34,6 +34,8 @@ def complete(operation, given):
 def settings_of(operation, keywords):
     """The part of a call's keywords that says what is to be computed, checked."""
     forms = _meaning.check_form(keywords["form"])
+    if "labels" in forms:
+        raise ValueError("form is 'labels', which only the functions of NumPy's arrays take")
     epsilon = _meaning.check_epsilon(keywords["epsilon"], forms)
     return _meaning.Settings(
         operation.name,

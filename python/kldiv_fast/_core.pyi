@@ -28,6 +28,7 @@ def run(
     scale: float = 1.0,
     forms: tuple[int, int] = (0, 0),
     temperature: float = 1.0,
+    smoothing: float = 0.0,
 ) -> Any: ...
 def rows(
     dtype: str,

@@ -24,7 +24,9 @@ from kldiv_fast._meaning import (
     check_beta,
     check_epsilon,
     check_form,
+    check_ignore_class,
     check_reduction,
+    check_smoothing,
     check_temperature,
     check_threads,
     classes_last,
@@ -61,9 +63,14 @@ def value_function(operation):
         mask=None,
         out=None,
         num_threads=None,
+        ignore_class=None,
+        label_smoothing=0.0,
         **parameters,
     ):
-        options = Options.read(operation, epsilon, base, num_threads, parameters, form, temperature)
+        options = Options.read(
+            operation, epsilon, base, num_threads, parameters, form, temperature,
+            ignore_class, label_smoothing,
+        )  # fmt: skip
         problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
         return compute(problem, out)
 
@@ -90,12 +97,17 @@ def gradient_function(operation):
         upstream=None,
         out=None,
         num_threads=None,
+        ignore_class=None,
+        label_smoothing=0.0,
         **parameters,
     ):
         options = Options.read(
-            operation, epsilon, base, num_threads, parameters, form, temperature, "_value_and_grad"
-        )
+            operation, epsilon, base, num_threads, parameters, form, temperature,
+            ignore_class, label_smoothing, "_value_and_grad",
+        )  # fmt: skip
         names = _check_wrt(wrt)
+        if "labels" in options.forms and "y_true" in names:
+            raise ValueError(f"wrt is {wrt!r}; expected 'y_pred': labels have no gradient")
         problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
         value, gradients = _value_and_gradients(problem, wrt, names, upstream, out)
         return value, gradients[0] if isinstance(wrt, str) else gradients
@@ -117,6 +129,8 @@ class Options(NamedTuple):
     threads: int
     forms: tuple[str, str]  # y_true's and y_pred's
     temperature: float
+    ignored: int | None  # a label of rows that don't count
+    smoothing: float  # of labels
 
     @staticmethod
     def read(
@@ -127,6 +141,8 @@ class Options(NamedTuple):
         parameters,
         form="probs",
         temperature=1.0,
+        ignore_class=None,
+        label_smoothing=0.0,
         called="",
     ):
         for name in parameters:
@@ -143,6 +159,8 @@ class Options(NamedTuple):
             0 if num_threads is None else check_threads(num_threads, "num_threads"),
             forms,
             check_temperature(temperature, forms),
+            check_ignore_class(ignore_class, forms),
+            check_smoothing(label_smoothing, forms),
         )
 
 
@@ -174,7 +192,7 @@ class Problem(NamedTuple):
         return _core.run(
             a.true, a.pred, a.class_ndim, a.rows, a.weights.weight, a.weights.mask, out,
             options.epsilon, options.threads, upstream, grad_true, grad_pred, progress,
-            options.operation, options.beta, options.scale, forms, options.temperature,
+            options.operation, options.beta, options.scale, forms, options.temperature, options.smoothing,
         )  # fmt: skip
 
     def inputs(self):
@@ -194,9 +212,11 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
     true = as_array(y_true, "y_true")
     if is_sequence(y_pred):
         pred = pred.astype(np.float64)
-    if is_sequence(y_true) and is_float(pred.dtype):
+    if "labels" in options.forms:
+        true, mask = _read_labels(true, pred, axis, mask, options.ignored)
+    elif is_sequence(y_true) and is_float(pred.dtype):
         true = cast(true, pred.dtype)  # a list follows y_pred's type, as in Keras
-    if not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
+    elif not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
         ranks = [x.ndim for x in match_ranks(true, pred)]
         check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
     weights = _read_weights(sample_weight, mask, reduction)
@@ -210,6 +230,50 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
         reduction=reduction,
         divisor=divisor(reduction, arranged.rows, arranged.weights, _core.sum_of_weights),
     )
+
+
+def _read_labels(labels, pred, axis, mask, ignored):
+    """One for each row, with an axis of length 1 in the classes' place; and the mask, without the rows that are ignored."""
+    if labels.dtype.kind not in "iu":
+        refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
+    axes = check_axes(axis, pred.ndim)
+    if len(axes) != 1:
+        raise ValueError(
+            f"axis is {axis!r}; expected one axis of y_pred, whose classes are labelled"
+        )
+    (at,), classes = axes, pred.shape[axes[0]]
+    if labels.ndim == pred.ndim and labels.shape[at] == 1:  # as Keras's sparse losses have it
+        labels = labels.squeeze(at)
+    rows = pred.shape[:at] + pred.shape[at + 1 :]
+    try:
+        broadcast(labels.shape, rows)
+    except ValueError:
+        fits = False
+    else:
+        fits = labels.ndim <= len(rows)
+    if not fits:
+        raise ValueError(
+            f"y_true has shape {labels.shape}; expected labels that broadcast with the rows' shape {rows}"
+        )
+    counts = np.ones(labels.shape, bool) if ignored is None else labels != ignored
+    if mask is not None:
+        mask = as_array(mask, "mask")
+        counts = counts & (mask != 0) if mask.shape == labels.shape else counts
+    _check_range(labels, counts, classes)
+    if ignored is not None:
+        mask = labels != ignored if mask is None else (mask != 0) & (labels != ignored)
+    labels = labels.astype(np.int64).reshape((1,) * (len(rows) - labels.ndim) + labels.shape)
+    return np.expand_dims(labels, at), mask
+
+
+def _check_range(labels, counts, classes):
+    wrong = counts & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        row = tuple(int(i) for i in np.argwhere(wrong)[0])
+        row = row[0] if len(row) == 1 else row
+        raise ValueError(
+            f"y_true has the label {labels[row]} in row {row}; expected one in [0, {classes})"
+        )
 
 
 def _arrange(true, pred, axis, weights, forms=PROBS):

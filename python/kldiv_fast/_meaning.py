@@ -25,6 +25,7 @@ REDUCTIONS = (
 )
 
 FORMS = tuple(map(sys.intern, _core.forms()))  # by their numbers; interned as names in code are
+_FORMS_OF_BOTH = tuple(form for form in FORMS if form != "labels")  # which are y_true's alone
 PROBS = ("probs", "probs")
 LOGS = ("log_probs", "logits")  # whose -inf is a probability of 0
 
@@ -65,10 +66,10 @@ def check_reduction(reduction):
 def check_form(form):
     """y_true's and y_pred's, of one name for both or a pair."""
     pair = (form, form) if isinstance(form, str) else form
-    expected = f"expected one of: {', '.join(map(repr, FORMS))}, or a pair of them"
+    expected = f"expected one of: {', '.join(map(repr, _FORMS_OF_BOTH))}, or a pair of them, or 'labels' and one"
     if not isinstance(pair, (tuple, list)) or not all(isinstance(name, str) for name in pair):
         raise TypeError(f"form is {form!r}; {expected}")
-    if len(pair) != 2 or any(name not in FORMS for name in pair):
+    if len(pair) != 2 or pair[0] not in FORMS or pair[1] not in _FORMS_OF_BOTH:
         raise ValueError(f"form is {form!r}; {expected}")
     return tuple(pair)
 
@@ -81,12 +82,34 @@ def check_temperature(temperature, forms=PROBS):
     return value
 
 
+def check_smoothing(smoothing, forms):
+    value = _number(smoothing, "label_smoothing", "a number in [0, 1]", lambda x: 0 <= x <= 1)
+    if value != 0 and "labels" not in forms:
+        raise ValueError(f"label_smoothing is {smoothing!r}, which is for labels alone; expected 0")
+    return value
+
+
+def check_ignore_class(ignore_class, forms):
+    if ignore_class is None:
+        return None
+    if "labels" not in forms:
+        raise ValueError(
+            f"ignore_class is {ignore_class!r}, which is for labels alone; expected None"
+        )
+    try:
+        return operator.index(ignore_class)
+    except TypeError:
+        raise TypeError(
+            f"ignore_class is of type {type(ignore_class).__name__}; expected an integer, or None"
+        ) from None
+
+
 def check_epsilon(epsilon, forms=PROBS):
     if epsilon is None:
         return None
     value = _number(epsilon, "epsilon", "a number in [0, 1), or None", lambda x: 0 <= x < 1)
-    if value != _EPSILON and forms != PROBS:
-        other = next(form for form in forms if form != "probs")
+    if value != _EPSILON and forms not in (PROBS, ("labels", "probs")):
+        other = next(form for form in forms if form not in ("probs", "labels"))
         raise ValueError(
             f"epsilon is {epsilon!r}, but nothing is clipped beside {other}; expected the default, or None"
         )

@@ -123,6 +123,7 @@ _FORMS = {
     "counts": "non-negative numbers, which are divided by their sum over `axis`; a row of zeros is NaN",
     "log_probs": "logarithms of probabilities, taken as they are; -inf is a probability of 0",
     "logits": "softmax(x / `temperature`) over `axis` makes probabilities of them; -inf is a probability of 0",
+    "labels": "of `y_true` alone, integers of the rows' shape: the class whose probability is 1",
 }
 
 _AXIS = """\
@@ -166,6 +167,13 @@ num_threads : int, optional
     result does not depend on it.
 """
 
+_LABELS = """\
+ignore_class : int, optional
+    A label of rows that do not count, as with `mask`.
+label_smoothing : float in [0, 1], default 0.0
+    So much of each label's probability is spread over all classes alike, as in Keras.
+"""
+
 _RAISES = """\
 Raises
 ------
@@ -179,7 +187,7 @@ TypeError
 # The first line of these two is the signature, in the form that inspect.signature reads.
 _VALUE = """\
 {name}(y_true, y_pred, *, {signature}axis=-1, form='probs', epsilon=1e-07, temperature=1.0, \
-base=None, reduction='mean', sample_weight=None, mask=None, out=None, num_threads=None)
+base=None, reduction='mean', sample_weight=None, mask=None, out=None, num_threads=None, ignore_class=None, label_smoothing=0.0)
 --
 
 {title} of probability distributions, in nats.
@@ -231,7 +239,7 @@ Examples
 
 _GRADIENT = """\
 {name}_value_and_grad(y_true, y_pred, *, {signature}wrt='y_pred', axis=-1, form='probs', epsilon=1e-07, \
-temperature=1.0, base=None, reduction='mean', sample_weight=None, mask=None, upstream=None, out=None, num_threads=None)
+temperature=1.0, base=None, reduction='mean', sample_weight=None, mask=None, upstream=None, out=None, num_threads=None, ignore_class=None, label_smoothing=0.0)
 --
 
 {title} and its gradient, in nats, from one pass over the inputs.
@@ -312,7 +320,7 @@ def docstring(template, operation):
             "inputs": _INPUTS,
             "parameters": "".join(text for _, text in parameters.values()),
             "shared": _AXIS + form + epsilon + _TEMPERATURE + _REST,
-            "threads": _THREADS,
+            "threads": _THREADS + _LABELS,
             "raises": _RAISES,
         }
     )
@@ -327,7 +335,7 @@ def _meanings():
     meanings = ". ".join(f'"{name}": {_FORMS[name]}' for name in FORMS)
     return (
         f"What the numbers are, of both inputs or of `y_true` and `y_pred` each. {meanings}. Nothing is "
-        "clipped unless both are probabilities."
+        "clipped but probabilities beside probabilities or labels."
     )
 
 

@@ -52,7 +52,7 @@ bool read_base(PyObject *object, double &scale) {
 
 bool read_form(const Function &function, PyObject *name, kldiv_form &form) {
     for (int i = 0; i < KLDIV_FORM_COUNT; ++i) {
-        if (name != function.forms[i]) continue;
+        if (name != function.forms[i] || i == KLDIV_LABELS) continue;  // labels are Python's to look through
         form = static_cast<kldiv_form>(i);
         return true;
     }

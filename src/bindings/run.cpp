@@ -126,6 +126,8 @@ void check(const kldiv_options &options) {
         throw py::value_error("temperature must be finite and above 0");
     for (const int form : {options.y_true_form, options.y_pred_form})
         if (form < 0 || form >= KLDIV_FORM_COUNT) throw py::value_error("there is no such form");
+    if (options.y_pred_form == KLDIV_LABELS) throw py::value_error("labels are for y_true alone");
+    if (!(options.smoothing >= 0 && options.smoothing <= 1)) throw py::value_error("smoothing must lie in [0, 1]");
 }
 
 // Of y_true and of y_pred, numbers of kldiv_form.
@@ -133,12 +135,13 @@ using Forms = std::pair<int, int>;
 constexpr Forms kProbs = {KLDIV_PROBS, KLDIV_PROBS};
 
 kldiv_options options_of(int operation, std::optional<double> epsilon, double beta, double scale, int num_threads,
-                         const Forms &forms, double temperature) {
+                         const Forms &forms, double temperature, double smoothing = 0) {
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = static_cast<kldiv_operation>(operation);
     options.y_true_form = static_cast<kldiv_form>(forms.first);
     options.y_pred_form = static_cast<kldiv_form>(forms.second);
     options.temperature = temperature;
+    options.smoothing = smoothing;
     options.clip = epsilon.has_value();
     options.epsilon = epsilon.value_or(0);
     options.beta = beta;
@@ -153,6 +156,14 @@ void raise_status(kldiv_status status) {
     if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
 }
 
+// One class axis, along which there is one label for each row.
+void check_labels(const py::array &labels, const Nest &nest) {
+    const kldiv_operand operand = input(labels);
+    if (operand.dtype != KLDIV_INT64 || operand.swapped != 0) throw py::type_error("labels must be int64");
+    if (nest.ndim != nest.batch_ndim + 1 || labels.shape(labels.ndim() - 1) != 1)
+        throw py::value_error("labels must have one class axis, of length 1");
+}
+
 // ---- What Python calls ----
 
 // y_true and y_pred: batch axes first, then class_ndim class axes. batch_shape: of the rows, after broadcasting with
@@ -162,13 +173,14 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
                const Optional &weight, const Optional &mask, Optional out, std::optional<double> epsilon,
                int num_threads, const Optional &upstream, Optional grad_y_true, Optional grad_y_pred,
                const std::optional<py::function> &progress, int operation, double beta, double scale,
-               const Forms &forms, double temperature) {
+               const Forms &forms, double temperature, double smoothing) {
     Nest nest = nest_of(y_true, y_pred, class_ndim, batch_shape);
+    if (forms.first == KLDIV_LABELS) check_labels(y_true, nest);
     kldiv_problem problem{};
     problem.batch_ndim = nest.batch_ndim;
     problem.class_ndim = class_ndim;
     problem.axes = nest.axes;
-    problem.options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature);
+    problem.options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature, smoothing);
     problem.operands[KLDIV_Y_TRUE] = input(y_true);
     problem.operands[KLDIV_Y_PRED] = input(y_pred);
     if (mask) {
@@ -241,7 +253,7 @@ void add_run(py::module_ &m) {
     m.def("run", &run, "y_true"_a, "y_pred"_a, "class_ndim"_a, "batch_shape"_a, "weight"_a, "mask"_a, "out"_a,
           "epsilon"_a, "num_threads"_a, "upstream"_a = py::none(), "grad_y_true"_a = py::none(),
           "grad_y_pred"_a = py::none(), "progress"_a = py::none(), "operation"_a = 0, "beta"_a = 0.5, "scale"_a = 1.0,
-          "forms"_a = kProbs, "temperature"_a = 1.0);
+          "forms"_a = kProbs, "temperature"_a = 1.0, "smoothing"_a = 0.0);
     m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
           "scale"_a = 1.0, "forms"_a = kProbs, "temperature"_a = 1.0);

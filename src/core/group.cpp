@@ -2,6 +2,7 @@
 #include "group.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace kldiv {
 namespace {
@@ -72,6 +73,11 @@ double sum_of(const double *values, int64_t n) {
 
 void read_mask(const RowOperands &rows, const Group &group, uint8_t *mask) {
     each_row(rows, group, KLDIV_MASK, [&](int64_t r, const char *kept) { mask[r] = *kept != 0; });
+}
+
+void read_labels(const RowOperands &rows, const Group &group, int64_t *labels) {
+    each_row(rows, group, KLDIV_LABEL,
+             [&](int64_t r, const char *label) { std::memcpy(&labels[r], label, sizeof *labels); });
 }
 
 bool all_masked(const RowOperands &rows, const Group &group) {

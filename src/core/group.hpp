@@ -24,6 +24,8 @@ double finish(const RowOperands &rows, const Group &group, double *sums);
 
 // mask[r] = 0 where the group's mask is; there must be one.
 void read_mask(const RowOperands &rows, const Group &group, uint8_t *mask);
+// labels[r] = the group's label; there must be one for each row.
+void read_labels(const RowOperands &rows, const Group &group, int64_t *labels);
 bool all_masked(const RowOperands &rows, const Group &group);
 
 // A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)

@@ -20,6 +20,7 @@ struct Tile {
     int64_t cols;
     const uint8_t *mask;  // row_sums may leave out rows where it is 0; nullptr: none
     int64_t mask_stride;
+    int64_t first = 0;  // the number of the first column among the row's classes; for labels alone
 };
 
 // Where a tile's gradients go: rows of elements side by side, in the format that the kernel computes in (float64 for
@@ -70,17 +71,20 @@ struct Kernels {
 
 // What a call asks of rows that have a state.
 struct RowParameters {
-    double beta;
+    Parameters of_probs;
     double inverse_temperature;  // of logits
+    double hot, cold;            // the probabilities of a label's class, and of all others
     kldiv_form forms[2];         // y_true's and y_pred's
     bool gradients[2];           // whether those with respect to them are wanted
-    const Kernels *kernels;      // of the same operation on probabilities
+    const Kernels *kernels;      // of the operation that adds up terms of probabilities,
+    const Functions *functions;  // and those of them, by dtype, that are to be used
 };
 
 // What passes over a row's elements have left, where a row is more than a sum; and in the end its value.
 struct RowState {
     double value;
-    int64_t pass;     // the next one, or kRowDone
+    int64_t pass;  // the next one, or kRowDone
+    int64_t label;
     double held[14];  // the operation's own
 };
 constexpr int64_t kRowDone = -1;

@@ -203,6 +203,15 @@ kldiv_status run_limit(kldiv_problem problem, const Limit &limit, double *total)
     for (int i = 0; i < problem.batch_ndim + problem.class_ndim; ++i) axes.push(problem.axes[i]);
     problem.options.operation = limit.operation;
     problem.axes = axes.axes;
+    if (problem.options.y_true_form == KLDIV_LABELS) {
+        // Beside rows, as a weight is; what stands in for y_true is not read.
+        problem.operands[KLDIV_LABEL] = problem.operands[KLDIV_Y_TRUE];
+        problem.operands[KLDIV_Y_TRUE] = problem.operands[KLDIV_Y_PRED];
+        for (int i = 0; i < axes.ndim; ++i) {
+            int64_t *strides = axes.axes[i].strides;
+            strides[KLDIV_LABEL] = std::exchange(strides[KLDIV_Y_TRUE], strides[KLDIV_Y_PRED]);
+        }
+    }
     if (limit.swapped) std::swap(problem.options.y_true_form, problem.options.y_pred_form);
     for (const auto &[a, b] : kSides) {
         if (!limit.swapped) break;
@@ -228,7 +237,8 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
         return KLDIV_OK;
     }
     const Limit limit = limit_of(problem->options);
-    if (limit.operation != problem->options.operation) return run_limit(*problem, limit, total);
+    if (limit.operation != problem->options.operation || problem->options.y_true_form == KLDIV_LABELS)
+        return run_limit(*problem, limit, total);
     return run_passes(*problem, total);
 }
 
@@ -268,7 +278,10 @@ kldiv_status kldiv_rows(const kldiv_options *options, kldiv_dtype dtype, const v
         axes[0].strides[role] = row;
         axes[1].strides[role] = element;
     };
-    add(KLDIV_Y_TRUE, y_true, dtype, classes * size, size);
+    if (options->y_true_form == KLDIV_LABELS)
+        add(KLDIV_Y_TRUE, y_true, KLDIV_INT64, item_size(KLDIV_INT64), 0);
+    else
+        add(KLDIV_Y_TRUE, y_true, dtype, classes * size, size);
     add(KLDIV_Y_PRED, y_pred, dtype, classes * size, size);
     add(KLDIV_UPSTREAM, upstream, result, result_size, 0);
     add(KLDIV_OUT, out, result, result_size, 0);

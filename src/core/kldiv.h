@@ -62,6 +62,8 @@ typedef enum {
     KLDIV_COUNTS,    /* x / the row's sum */
     KLDIV_LOG_PROBS, /* e^x */
     KLDIV_LOGITS,    /* softmax(x / temperature) over the row's classes */
+    KLDIV_LABELS,    /* y_true alone, int64 and native: the row's class, in [0, classes), whose probability is 1. There
+                        is one class axis, along which y_true doesn't move, and no gradient with respect to it */
     KLDIV_FORM_COUNT
 } kldiv_form;
 
@@ -71,6 +73,7 @@ typedef enum {
     KLDIV_Y_PRED,
     KLDIV_WEIGHT,      /* float32 or float64, native: factor of each row's value and gradients */
     KLDIV_MASK,        /* bytes: where 0 the row counts as 0, its gradients too, and is not read */
+    KLDIV_LABEL,       /* NULL: the core puts y_true here where it is KLDIV_LABELS */
     KLDIV_UPSTREAM,    /* float32 or float64, native: factor of each row's gradients */
     KLDIV_OUT,         /* float32 or float64: a value for each row; without it rows are added up */
     KLDIV_GRAD_Y_TRUE, /* float32 or float64, both gradients alike */
@@ -97,9 +100,11 @@ typedef struct {
 typedef struct {
     kldiv_operation operation;
     kldiv_form y_true_form, y_pred_form;
-    int clip;           /* zero: no clip, the meaning of scipy.special.rel_entr and kl_div. Of two KLDIV_PROBS alone */
+    int clip;           /* zero: no clip, the meaning of scipy.special.rel_entr and kl_div. Of KLDIV_PROBS alone, beside
+                           themselves or KLDIV_LABELS */
     double epsilon;     /* lower bound of the clip, in [0, 1) */
     double temperature; /* of logits: above 0, and finite */
+    double smoothing;   /* of labels, in [0, 1]: so much of each row is spread over all its classes alike */
     double beta;  /* KLDIV_JSD: the weight of y_true's side, in [0, 1]. At 0 it is KLDIV_KL, at 1 that of the swapped */
     double scale; /* of values and gradients: 1, or 1 / log(base) */
     int num_threads;                  /* 0: the process-wide setting */
@@ -108,7 +113,7 @@ typedef struct {
     void *poll_data;
 } kldiv_options;
 
-#define KLDIV_DEFAULTS {KLDIV_KL, KLDIV_PROBS, KLDIV_PROBS, 1, 1e-7, 1, 0.5, 1, 0, 0, 0}
+#define KLDIV_DEFAULTS {KLDIV_KL, KLDIV_PROBS, KLDIV_PROBS, 1, 1e-7, 1, 0, 0.5, 1, 0, 0, 0}
 
 /* The whole problem. Batch axes number the rows, class axes are summed over. Pointers are borrowed. */
 typedef struct {

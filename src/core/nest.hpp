@@ -11,7 +11,7 @@ namespace kldiv {
 constexpr kldiv_axis kSingle = {1, {}};
 constexpr kldiv_role kInputs[] = {KLDIV_Y_TRUE, KLDIV_Y_PRED};
 constexpr kldiv_role kGradients[] = {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED};
-constexpr kldiv_role kBesideRows[] = {KLDIV_WEIGHT, KLDIV_MASK, KLDIV_UPSTREAM, KLDIV_OUT};
+constexpr kldiv_role kBesideRows[] = {KLDIV_WEIGHT, KLDIV_MASK, KLDIV_LABEL, KLDIV_UPSTREAM, KLDIV_OUT};
 
 // ---- What there is ----
 

@@ -18,7 +18,7 @@ constexpr Row kRows[] = {
 };
 
 // In the order of kldiv_form.
-constexpr const char *kForms[KLDIV_FORM_COUNT] = {"probs", "counts", "log_probs", "logits"};
+constexpr const char *kForms[KLDIV_FORM_COUNT] = {"probs", "counts", "log_probs", "logits", "labels"};
 
 const Row *row(int i) { return i >= 0 && i < static_cast<int>(std::size(kRows)) ? &kRows[i] : nullptr; }
 

@@ -21,9 +21,14 @@ int rowwise_of(const kldiv_options &options);
 // and the separable operation whose terms are added up once they are probabilities.
 kldiv_operation terms_of(const kldiv_options &options);
 // Whether a row of either side is made to sum to 1.
-inline bool is_normalised(kldiv_form form) { return form == KLDIV_COUNTS || form == KLDIV_LOGITS; }
 inline bool makes_distributions(const kldiv_options &options) {
-    return is_normalised(options.y_true_form) && is_normalised(options.y_pred_form);
+    const auto sums_to_1 = [](kldiv_form form) { return form != KLDIV_PROBS && form != KLDIV_LOG_PROBS; };
+    return sums_to_1(options.y_true_form) && sums_to_1(options.y_pred_form);
+}
+// Whether both sides are probabilities, or labels beside those: what a clip is for.
+inline bool reads_probs(const kldiv_options &options) {
+    const auto is_either = [](kldiv_form form) { return form == KLDIV_PROBS || form == KLDIV_LABELS; };
+    return is_either(options.y_true_form) && is_either(options.y_pred_form);
 }
 // Whether rows have a state: neither input is what a separable operation reads.
 inline bool is_rowwise(const kldiv_options &options) {

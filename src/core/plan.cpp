@@ -140,13 +140,24 @@ Way choose_way(const Plan &plan) {
     return !plan.columns && bytes >= kStreamed ? Way::streamed : Way::direct;
 }
 
+Parameters unclipped(double beta) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    return {-infinity, infinity, beta};
+}
+
 RowParameters choose_row_parameters(const Plan &plan) {
     const kldiv_options &options = plan.options;
-    return {options.beta,
+    const Kernels &kernels = current_kernels(terms_of(options));
+    const double cold = options.smoothing / static_cast<double>(plan.row_size());
+    const bool clipped = options.clip && reads_probs(options);
+    return {clipped ? Parameters{options.epsilon, 1, options.beta} : unclipped(options.beta),
             1 / options.temperature,
+            1 - options.smoothing + cold,
+            cold,
             {options.y_true_form, options.y_pred_form},
             {plan.has(KLDIV_GRAD_Y_TRUE), plan.has(KLDIV_GRAD_Y_PRED)},
-            &current_kernels(terms_of(options))};
+            &kernels,
+            clipped && normal(options.epsilon, plan.kernel_dtype) ? kernels.clipped : kernels.general};
 }
 
 // From axes to a plan; the operands, start and nests are set.
@@ -178,8 +189,7 @@ const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtyp
 }
 
 Parameters choose_parameters(const kldiv_options &options) {
-    constexpr double infinity = std::numeric_limits<double>::infinity();
-    return {options.clip ? options.epsilon : -infinity, options.clip ? 1 : infinity, options.beta};
+    return options.clip ? Parameters{options.epsilon, 1, options.beta} : unclipped(options.beta);
 }
 
 Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
@@ -204,6 +214,7 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     plan.class_axis = classes.pop();
     plan.row_axis = pop_rows(plan.batch, plan.row_parts);
     plan.columns = !plan.plain && !rowwise && worth_columns(plan);
+    plan.backwards = plan.has(KLDIV_LABEL) && problem.axes[problem.batch_ndim].strides[KLDIV_Y_PRED] < 0;
     complete(plan);
     return plan;
 }

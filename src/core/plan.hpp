@@ -50,6 +50,7 @@ struct Plan {
     const RowwiseFunctions *rowwise = nullptr;  // or of one whose rows have a state
     Parameters parameters;
     RowParameters row_parameters;  // where rows have a state
+    bool backwards = false;        // the one class axis of labels is: the last class comes first
 
     Wanted wanted = Wanted::none;
     Way way = Way::direct;

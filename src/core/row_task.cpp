@@ -13,10 +13,27 @@ namespace {
 constexpr int64_t kRowsAtOnce = 64;
 constexpr int64_t kElementsAtOnce = 8192;
 
+// What stands beside some rows, for their states to begin with.
+struct Beginnings {
+    uint8_t mask[kGroupRows];
+    int64_t labels[kGroupRows];
+
+    void read(const Plan &plan, const Group &group) {
+        if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, mask);
+        if (plan.has(KLDIV_LABEL)) read_labels(plan.rows(), group, labels);
+    }
+    void begin(const Plan &plan, int64_t row, RowState &state) const {
+        plan.rowwise->begin(plan.row_parameters, state);
+        if (plan.has(KLDIV_MASK) && mask[row] == 0) state.value = 0, state.pass = kRowDone;
+        if (plan.has(KLDIV_LABEL))
+            state.label = plan.backwards ? plan.class_axis.extent - 1 - labels[row] : labels[row];
+    }
+};
+
 struct Workspace : TileBuffers {
     double values[kGroupRows];
     double row_factors[kGroupRows];
-    uint8_t mask[kGroupRows];
+    Beginnings beginnings;
 
     using TileBuffers::TileBuffers;
 };
@@ -30,9 +47,12 @@ void each_tile(const Plan &plan, const Cursor &at, int64_t rows, const Span &spa
     each_run(plan, at, span, [&](Cursor run) {
         for (int64_t r = 0; r < rows; r += most_rows, run.advance(plan.row_axis, most_rows)) {
             Cursor cell = run;
-            for (int64_t c = 0; c < span.count; c += most_cols, cell.advance(plan.class_axis, most_cols))
-                visit(tile_at(plan, cell, std::min(most_rows, rows - r), std::min(most_cols, span.count - c), work),
-                      cell, r);
+            for (int64_t c = 0; c < span.count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
+                const int64_t n = std::min(most_rows, rows - r), m = std::min(most_cols, span.count - c);
+                Tile tile = tile_at(plan, cell, n, m, work);
+                tile.first = span.from + c;
+                visit(tile, cell, r);
+            }
         }
     });
 }
@@ -53,11 +73,6 @@ void map(const Plan &plan, const Cursor &at, int64_t rows, const Span &span, con
     });
 }
 
-void begin(const Plan &plan, bool masked, RowState &state) {
-    plan.rowwise->begin(plan.row_parameters, state);
-    if (masked) state.value = 0, state.pass = kRowDone;
-}
-
 const char *factors_of(const Plan &plan, const Group &group, Workspace &work) {
     if (plan.gradients()) read_factors(plan.rows(), group, plan.work_dtype(), work.values, work.row_factors);
     return reinterpret_cast<const char *>(work.row_factors);
@@ -67,13 +82,13 @@ const char *factors_of(const Plan &plan, const Group &group, Workspace &work) {
 void do_group(const Plan &plan, const Group &group, Workspace &work) {
     const Span span = span_of(plan, 0);
     const char *factors = factors_of(plan, group, work);
-    if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, work.mask);
+    work.beginnings.read(plan, group);
     const int64_t at_once = std::clamp<int64_t>(kElementsAtOnce / plan.row_size(), 1, kRowsAtOnce);
     RowState states[kRowsAtOnce];
     Cursor at = group.at;
     for (int64_t first = 0; first < group.rows; first += at_once, at.advance(plan.row_axis, at_once)) {
         const int64_t n = std::min(at_once, group.rows - first);
-        for (int64_t i = 0; i < n; ++i) begin(plan, plan.has(KLDIV_MASK) && work.mask[first + i] == 0, states[i]);
+        for (int64_t i = 0; i < n; ++i) work.beginnings.begin(plan, first + i, states[i]);
         do reduce(plan, at, n, span, work, states);
         while (plan.rowwise->next(plan.row_parameters, states, n));
         for (int64_t i = 0; i < n; ++i) work.values[first + i] = states[i].value;
@@ -84,9 +99,9 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
 }  // namespace
 
 void begin_states(const Plan &plan, const Group &group, RowState *states) {
-    uint8_t mask[kGroupRows];
-    if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, mask);
-    for (int64_t r = 0; r < group.rows; ++r) begin(plan, plan.has(KLDIV_MASK) && mask[r] == 0, states[r]);
+    Beginnings beginnings;
+    beginnings.read(plan, group);
+    for (int64_t r = 0; r < group.rows; ++r) beginnings.begin(plan, r, states[r]);
 }
 
 void run_row_groups(void *context, int worker, int64_t task) {

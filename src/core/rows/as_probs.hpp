@@ -2,6 +2,7 @@
 // every divergence of the table takes every form.
 //
 //     probs  t = x      counts  t = x / sum x      log_probs  t = e^x      logits  t = e^((x - max x) / T) / their sum
+//     labels  t = 1 for the label's class, or what smoothing leaves of it
 //
 // Up to three passes: the maxima of logits, what a row is divided by, the terms. Where neither side is given as
 // probabilities all of it is done in float64: two rows of numbers that nearly agree make probabilities that do so to more
@@ -84,14 +85,16 @@ struct ToProbs {
     static constexpr E kHighest = ExpConstants<E>::highest;
 
     const kldiv_form form;
-    const E high, inverse, factor;
+    const E high, inverse, factor, hot, cold;
 
     ToProbs(const RowParameters &parameters, const RowState &state, int side)
         : form(parameters.forms[side]),
           high(static_cast<E>(state.held[ProbsState::kHigh + side])),
           inverse(static_cast<E>(form == KLDIV_LOGITS ? parameters.inverse_temperature : 1)),
           factor(static_cast<E>(
-              is_normalised(form) && state.pass != ProbsState::kSums ? 1 / state.held[ProbsState::kSum + side] : 1)) {}
+              is_normalised(form) && state.pass != ProbsState::kSums ? 1 / state.held[ProbsState::kSum + side] : 1)),
+          hot(static_cast<E>(parameters.hot)),
+          cold(static_cast<E>(parameters.cold)) {}
 
     W exponent(W x) const { return W::mul(W::sub(x, W::splat(high)), W::splat(inverse)); }
 
@@ -124,7 +127,6 @@ struct ToProbs {
 
     // A segment's probabilities: `to`, which has room for whole vectors, or x itself. `lowest`: of the exponents.
     const E *operator()(const E *x, int64_t n, E *to, E &lowest) const {
-        lowest = 0;
         if (form == KLDIV_PROBS) return x;
         if (form == KLDIV_COUNTS) {
             each_vector<W>(x, n, 0, [&](W v, int64_t i) { W::mul(v, W::splat(factor)).store(to + i); });
@@ -137,6 +139,13 @@ struct ToProbs {
             low = W::smaller(W::select(is_nothing(v), W::splat(0), z), low);
         });
         lowest = -W::sub(W::splat(0), low).highest();
+        return to;
+    }
+
+    // The same of a label that is so many classes on from the segment's first.
+    const E *one_hot(int64_t label, int64_t n, E *to) const {
+        for (int64_t i = 0; i < n; i += W::lanes) W::splat(cold).store(to + i);
+        if (label >= 0 && label < n) to[label] = hot;
         return to;
     }
 
@@ -191,46 +200,49 @@ struct AsProbsIn {
         }
     }
 
-    // visit(both sides' elements, how many, their number in the row) for each segment.
+    // visit(both sides' elements, how many, their number in the tile's row) for each segment. Labels have no elements.
     template <class Visit>
-    static void each_segment(const Reader<T> &reader, const char *t, const char *p, int64_t n, Buffers &buffers,
-                             const Visit &visit) {
+    static void each_segment(const Reader<T> &reader, const char *t, const char *p, int64_t n,
+                             const RowParameters &parameters, Buffers &buffers, const Visit &visit) {
         for (int64_t from = 0; from < n; from += kSegment) {
             const int64_t count = n - from < kSegment ? n - from : kSegment;
             const char *const sides[] = {t + from * reader.size, p + from * reader.size};
-            const E *x[kSides];
+            const E *x[kSides] = {};
             for (int side = 0; side < kSides; ++side)
-                x[side] = read(reader, sides[side], count, buffers.narrow, buffers.wide[side]);
+                if (parameters.forms[side] != KLDIV_LABELS)
+                    x[side] = read(reader, sides[side], count, buffers.narrow, buffers.wide[side]);
             visit(x, count, from);
         }
     }
 
     static __attribute__((noinline)) void reduce(const Reader<T> &reader, const char *t, const char *p, int64_t n,
-                                                 const RowParameters &parameters, RowState &state) {
+                                                 int64_t first, const RowParameters &parameters, RowState &state) {
         using S = ProbsState;
         Buffers buffers;
         const ToProbs<W> sides[] = {{parameters, state, kTrue}, {parameters, state, kPred}};
-        each_segment(reader, t, p, n, buffers, [&](const E *const(&x)[kSides], int64_t count, int64_t) {
-            if (state.pass == S::kAll) return add_terms(sides, x, count, parameters, buffers, state);
-            for (int side = 0; side < kSides; ++side) {
-                if (state.pass == S::kSums) {
-                    if (is_normalised(sides[side].form)) state.held[S::kSum + side] += sides[side].sum(x[side], count);
-                } else if (sides[side].form == KLDIV_LOGITS) {
-                    const double high = sides[side].highest(x[side], count);
-                    if (high > state.held[S::kHigh + side]) state.held[S::kHigh + side] = high;
-                }
-            }
-        });
+        each_segment(reader, t, p, n, parameters, buffers,
+                     [&](const E *const(&x)[kSides], int64_t count, int64_t from) {
+                         if (state.pass == S::kAll)
+                             return add_terms(sides, x, count, state.label - first - from, parameters, buffers, state);
+                         for (int side = 0; side < kSides; ++side) {
+                             if (state.pass == S::kSums) {
+                                 if (is_normalised(sides[side].form))
+                                     state.held[S::kSum + side] += sides[side].sum(x[side], count);
+                             } else if (sides[side].form == KLDIV_LOGITS) {
+                                 const double high = sides[side].highest(x[side], count);
+                                 if (high > state.held[S::kHigh + side]) state.held[S::kHigh + side] = high;
+                             }
+                         }
+                     });
     }
 
     // The operation's terms of a segment, and what gradients want to know of all of the row.
-    static void add_terms(const ToProbs<W> (&sides)[kSides], const E *const (&x)[kSides], int64_t n,
+    static void add_terms(const ToProbs<W> (&sides)[kSides], const E *const (&x)[kSides], int64_t n, int64_t label,
                           const RowParameters &parameters, Buffers &buffers, RowState &state) {
         using S = ProbsState;
         const E *probs[kSides];
         E lowest[kSides];
-        for (int side = 0; side < kSides; ++side)
-            probs[side] = sides[side](x[side], n, buffers.probs[side], lowest[side]);
+        make_probs(sides, x, n, label, buffers, probs, lowest);
         const bool dots = (parameters.gradients[kTrue] && is_normalised(parameters.forms[kTrue])) ||
                           (parameters.gradients[kPred] && is_normalised(parameters.forms[kPred]));
         state.held[S::kTerms] += dots ? slopes(probs, n, parameters, buffers) : terms(probs, n, parameters);
@@ -243,16 +255,23 @@ struct AsProbsIn {
         }
     }
 
+    static void make_probs(const ToProbs<W> (&sides)[kSides], const E *const (&x)[kSides], int64_t n, int64_t label,
+                           Buffers &buffers, const E *(&probs)[kSides], E (&lowest)[kSides]) {
+        for (int side = 0; side < kSides; ++side) {
+            E *const to = buffers.probs[side];
+            lowest[side] = 0;
+            probs[side] = sides[side].form == KLDIV_LABELS ? sides[side].one_hot(label, n, to)
+                                                           : sides[side](x[side], n, to, lowest[side]);
+        }
+    }
+
     static Tile tile_of(const E *const (&probs)[kSides], int64_t n) {
         const auto bytes = [](const E *x) { return reinterpret_cast<const char *>(x); };
         return {bytes(probs[kTrue]), bytes(probs[kPred]), 0, 0, 1, n, nullptr, 0};
     }
-    static Parameters unclipped(const RowParameters &parameters) {
-        return {-static_cast<double>(kInfinity), static_cast<double>(kInfinity), parameters.beta};
-    }
     static double terms(const E *const (&probs)[kSides], int64_t n, const RowParameters &parameters) {
         double sum;
-        parameters.kernels->general[kFormat].row_sums(tile_of(probs, n), unclipped(parameters), &sum);
+        parameters.functions[kFormat].row_sums(tile_of(probs, n), parameters.of_probs, &sum);
         return sum;
     }
     // The same, and the slopes by both in the buffers.
@@ -262,8 +281,8 @@ struct AsProbsIn {
         const E one = 1;
         const auto bytes = [](E *x) { return reinterpret_cast<char *>(x); };
         const GradientTile to = {bytes(buffers.slopes[kTrue]), bytes(buffers.slopes[kPred]), 0, 0, &one};
-        const Functions &functions = parameters.kernels->general[kFormat];
-        functions.row_gradients[static_cast<int>(Wanted::both)](tile_of(probs, n), unclipped(parameters), to, &sum);
+        const auto row_gradients = parameters.functions[kFormat].row_gradients[static_cast<int>(Wanted::both)];
+        row_gradients(tile_of(probs, n), parameters.of_probs, to, &sum);
         return sum;
     }
     static double dot(const E *t, const E *g, int64_t n) {
@@ -279,28 +298,28 @@ struct AsProbsIn {
     }
 
     static __attribute__((noinline)) void map(const Reader<T> &reader, const char *t, const char *p, int64_t n,
-                                              const RowParameters &parameters, const RowState &state, T factor,
-                                              T *grad_t, T *grad_p) {
+                                              int64_t first, const RowParameters &parameters, const RowState &state,
+                                              T factor, T *grad_t, T *grad_p) {
         Buffers buffers;
         const ToProbs<W> sides[] = {{parameters, state, kTrue}, {parameters, state, kPred}};
         T *const grads[] = {grad_t, grad_p};
-        each_segment(reader, t, p, n, buffers, [&](const E *const(&x)[kSides], int64_t count, int64_t from) {
-            const E *probs[kSides];
-            E lowest;
-            for (int side = 0; side < kSides; ++side)
-                probs[side] = sides[side](x[side], count, buffers.probs[side], lowest);
-            slopes(probs, count, parameters, buffers);
-            for (int side = 0; side < kSides; ++side) {
-                if (grads[side] == nullptr) continue;
-                const W dot = W::splat(static_cast<E>(state.held[ProbsState::kDot + side]));
-                E *const slope = buffers.slopes[side];
-                each_vector<W>(probs[side], count, 0, [&](W v, int64_t i) {
-                    const W g = W::load(reinterpret_cast<const char *>(slope + i));
-                    W::mul(sides[side].slope(v, g, dot), W::splat(static_cast<E>(factor))).store(slope + i);
-                });
-                for (int64_t i = 0; i < count; ++i) grads[side][from + i] = static_cast<T>(slope[i]);
-            }
-        });
+        each_segment(
+            reader, t, p, n, parameters, buffers, [&](const E *const(&x)[kSides], int64_t count, int64_t from) {
+                const E *probs[kSides];
+                E lowest[kSides];
+                make_probs(sides, x, count, state.label - first - from, buffers, probs, lowest);
+                slopes(probs, count, parameters, buffers);
+                for (int side = 0; side < kSides; ++side) {
+                    if (grads[side] == nullptr) continue;
+                    const W dot = W::splat(static_cast<E>(state.held[ProbsState::kDot + side]));
+                    E *const slope = buffers.slopes[side];
+                    each_vector<W>(probs[side], count, 0, [&](W v, int64_t i) {
+                        const W g = W::load(reinterpret_cast<const char *>(slope + i));
+                        W::mul(sides[side].slope(v, g, dot), W::splat(static_cast<E>(factor))).store(slope + i);
+                    });
+                    for (int64_t i = 0; i < count; ++i) grads[side][from + i] = static_cast<T>(slope[i]);
+                }
+            });
     }
 };
 
@@ -317,7 +336,7 @@ struct AsProbs {
     static void reduce(const Tile &tile, const RowParameters &parameters, RowState *states) {
         const auto pass = are_wide(parameters) ? AsProbsIn<V, VecF64>::reduce : AsProbsIn<V, V>::reduce;
         each_row(tile, states, [&](const char *t, const char *p, RowState &state) {
-            pass(kReader, t, p, tile.cols, parameters, state);
+            pass(kReader, t, p, tile.cols, tile.first, parameters, state);
         });
     }
 
@@ -325,7 +344,7 @@ struct AsProbs {
                     const RowState *states) {
         const auto one = are_wide(parameters) ? AsProbsIn<V, VecF64>::map : AsProbsIn<V, V>::map;
         const auto visit = [&](const char *t, const char *p, const RowState &state, T factor, T *grad_t, T *grad_p) {
-            one(kReader, t, p, tile.cols, parameters, state, factor, grad_t, grad_p);
+            one(kReader, t, p, tile.cols, tile.first, parameters, state, factor, grad_t, grad_p);
         };
         each_gradient<T>(tile, out, states, visit);
     }
