@@ -147,7 +147,7 @@ def test_forms(files, capsys, name, form, arguments, keywords):
     np.testing.assert_array_equal(np.load("r.npy"), rows)
 
 
-KNOWN = "expected one of: probs, counts, log_probs, logits, or two: probs,logits"
+KNOWN = "expected one of: probs, counts, log_probs, logits, labels, or two: probs,logits"
 BAD_FORMS = [
     (["--form", "logit"], f"--form is 'logit'; {KNOWN}"),
     (["--form", ""], f"--form is ''; {KNOWN}"),

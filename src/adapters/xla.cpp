@@ -147,27 +147,13 @@ Error *run(const CallFrame *frame, Wanted wanted) {
     int64_t rows = 1;
     for (int64_t i = 0; i + 1 < rank; ++i) rows *= dims[i];
     const int64_t classes = dims[rank - 1];
-    const int64_t in = dtype == KLDIV_FLOAT64 ? 8 : dtype == KLDIV_FLOAT32 ? 4 : 2;
-    const int64_t out = dtype == KLDIV_FLOAT64 ? 8 : 4;
-
-    // In the order of kldiv_role; what is absent has no data, and where it would move doesn't count.
-    const kldiv_axis axes[2] = {{rows, {classes * in, classes * in, 0, 0, out, out, classes * out, classes * out}},
-                                {classes, {in, in, 0, 0, 0, 0, out, out}}};
-    const kldiv_dtype result_dtype = wide == kF64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
-    kldiv_problem problem{};
-    problem.batch_ndim = 1;
-    problem.class_ndim = 1;
-    problem.axes = axes;
-    problem.options = options;
-    problem.operands[KLDIV_Y_TRUE] = {y_true->data, dtype, 0};
-    problem.operands[KLDIV_Y_PRED] = {y_pred->data, dtype, 0};
     int64_t next = 0;
-    const auto bind = [&](kldiv_role role) { problem.operands[role] = {result(frame, next++)->data, result_dtype, 0}; };
-    if (gradients) problem.operands[KLDIV_UPSTREAM] = {argument(frame, 2)->data, result_dtype, 0};
-    if (wanted.rows) bind(KLDIV_OUT);
-    if (wanted.grad_y_true) bind(KLDIV_GRAD_Y_TRUE);
-    if (wanted.grad_y_pred) bind(KLDIV_GRAD_Y_PRED);
-    switch (kldiv_run(&problem, nullptr)) {
+    const auto bind = [&](bool is_wanted) { return is_wanted ? result(frame, next++)->data : nullptr; };
+    void *const out = bind(wanted.rows), *const grad_y_true = bind(wanted.grad_y_true),
+                *const grad_y_pred = bind(wanted.grad_y_pred);
+    const void *upstream = gradients ? argument(frame, 2)->data : nullptr;
+    switch (kldiv_rows(&options, dtype, y_true->data, y_pred->data, rows, classes, upstream, out, grad_y_true,
+                       grad_y_pred)) {
         case KLDIV_OK: return nullptr;
         case KLDIV_NO_MEMORY: return fail(frame, kResourceExhausted, "kldiv_fast: out of memory");
         case KLDIV_INTERRUPTED: break;
