@@ -15,8 +15,6 @@
 //
 //     probs  g          counts  (g - G) / sum x    log_probs  t g       logits  t (g - G) / T
 #pragma once
-#include <type_traits>
-
 #include "../math/exp.hpp"
 
 namespace kldiv {
@@ -188,7 +186,7 @@ struct AsProbsIn {
 
     // A segment of one side's elements.
     static const E *read(const Reader<T> &reader, const char *src, int64_t n, T *narrow, E *wide) {
-        if constexpr (std::is_same_v<V, W>) {
+        if constexpr (sizeof(T) == sizeof(E)) {
             return reader.read(src, n, wide);
         } else {
             const T *x = reader.read(src, n, narrow);
