@@ -19,6 +19,7 @@ import matplotlib
 matplotlib.use("Agg")
 import calls
 import executors as side_by_side
+import forms as of_forms
 import kldiv_fast
 import ml_dtypes
 import numpy as np
@@ -45,10 +46,13 @@ class Target:
     bound: float
     at_least: bool = False
 
+    def wanted(self):
+        """Its line's first two cells."""
+        return f"| {self.what} | {'at least' if self.at_least else 'at most'} {self.bound:g} |"
+
     def line(self):
         met = self.measured >= self.bound if self.at_least else self.measured <= self.bound
-        sign = "at least" if self.at_least else "at most"
-        return f"| {self.what} | {sign} {self.bound:g} | {self.measured:.3g} | {'yes' if met else '**no**'} |"
+        return f"{self.wanted()} {self.measured:.3g} | {'yes' if met else '**no**'} |"
 
 
 def label(shape):
@@ -429,6 +433,82 @@ def gradients(seconds):
     return [*lines, *table(head, rows)], targets
 
 
+# ---- forms ----
+
+FORM_SHAPES = [(32, 10), (512, 46), (1024, 1024), (64, 151_936)]
+FORM_GRADIENT = (8192, 1000)
+LEAST_LOGITS_RATIO = {"torch.compile": 5, "JAX jit": 8, "torch eager": 10, "NumPy": 10}
+
+
+def time_forms(shape, seconds):
+    """Medians of kldiv_fast's own calls, with the limit's from 2^20 elements, and of kl of logits and its peers."""
+    a, b = of_forms.make_logits(shape)
+    own = of_forms.calls(a, b)
+    peers = {"kl logits": own["kl logits"]} | of_forms.peers(a, b)
+    large = a.size >= 2**20
+    if large:
+        own["limit"] = reader(a, b, kldiv_fast.get_num_threads())
+    return [
+        interleaved_medians(functions, 2 * seconds, REST if large else 0)
+        for functions in (own, peers)
+    ]
+
+
+def form_targets(own, peers):
+    ratio = own[32, 10]["kl logits"] / own[32, 10][of_forms.REFERENCE]
+    targets = [Target("32x10 logits: times the kl of probabilities", ratio, 2)]
+    for shape in FORM_SHAPES[2:]:
+        for name, bound in LEAST_LOGITS_RATIO.items():
+            what = f"{label(shape)} logits: times faster than {name}"
+            ratio = peers[shape][name] / peers[shape]["kl logits"]
+            targets.append(Target(what, ratio, bound, True))
+        if kldiv_fast.current_isa() == "avx512":
+            ratio = own[shape]["kl logits"] / own[shape]["limit"]
+            targets.append(Target(f"{label(shape)} logits: times the limit", ratio, 2.5))
+    return targets
+
+
+def beside(medians, shapes, names, base):
+    """A table of names and shapes: microseconds and, in brackets, times one of the names."""
+
+    def cell(found, name):
+        return f"{us(found[name])} ({found[name] / found[base]:.2f}x)" if name in found else "-"
+
+    rows = [[name, *(cell(medians[shape], name) for shape in shapes)] for name in names]
+    return table(["us per call", *map(label, shapes)], rows)
+
+
+def forms(seconds):
+    """With the machine, because the section can be measured alone."""
+    own, peers = {}, {}
+    for shape in tqdm(FORM_SHAPES, desc="forms", unit="shape"):
+        own[shape], peers[shape] = time_forms(shape, seconds)
+    functions = of_forms.gradients(*of_forms.make_logits(FORM_GRADIENT))
+    gradient = interleaved_medians(functions, 2 * seconds, REST)
+    names = [*of_forms.FORMS, *of_forms.HALVES, "limit"]
+    lines = ["## Forms", ""]
+    lines += [
+        "The same rows in every form, float32: unrelated logits, their softmaxes, these times 1000, their logarithms.",
+        "Microseconds to one mean; in brackets, times the kl of probabilities. The limit is as above.",
+        "Where the limit takes longer than that kl, which reads as much, other programs had the cores.",
+        "",
+        *beside(own, FORM_SHAPES, names, of_forms.REFERENCE),
+        "",
+        'kl of logits beside the peers, which make both log-softmaxes; in brackets, times `kl(a, b, form="logits")`.',
+        "",
+        *beside(peers, FORM_SHAPES, ["kl logits", *LEAST_LOGITS_RATIO], "kl logits"),
+        "",
+        "Its value and the gradient by `y_pred` together, which PyTorch makes forward and backward.",
+        "",
+        *beside({FORM_GRADIENT: gradient}, [FORM_GRADIENT], functions, "kldiv_fast"),
+        "",
+        f"Measured on {machine(['kldiv_fast', 'numpy', 'torch', 'jax'])}; ISA {kldiv_fast.current_isa()}.",
+    ]
+    what = f"{label(FORM_GRADIENT)} logits, value and gradient: times faster than torch.compile"
+    ratio = gradient["torch.compile"] / gradient["kldiv_fast"]
+    return lines, [*form_targets(own, peers), Target(what, ratio, 3, True)]
+
+
 # ---- reductions, layouts, memory ----
 
 
@@ -562,8 +642,11 @@ def save(figure, name):
     pyplot.close(figure)
 
 
-SECTIONS = [latency, peers, limit, gradients, sizes, kernels, threads, reductions, layouts]
-SECTIONS += [busy, executors, memory]
+SECTIONS = [latency, peers, limit, gradients, forms, sizes, kernels, threads, reductions]
+SECTIONS += [layouts, busy, executors, memory]
+
+
+TARGETS_HEAD = "| what | target | measured | met |"
 
 
 def page(results):
@@ -577,7 +660,7 @@ def page(results):
         "",
         "## Targets",
         "",
-        "| what | target | measured | met |",
+        TARGETS_HEAD,
         "| --- | --- | ---: | --- |",
     ]
     lines += [target.line() for _, targets in results for target in targets]
@@ -586,9 +669,21 @@ def page(results):
     return "\n".join(lines) + "\n"
 
 
-def replaced(text, sections):
-    """The page with some of its sections measured anew; new ones go to its end. The targets stay as they are."""
-    for lines in sections:
+def retargeted(text, targets):
+    """The page with these targets measured anew; new ones go to the end of the others."""
+    lines = text.splitlines()
+    for target in targets:
+        known = [i for i, line in enumerate(lines) if line.startswith(target.wanted())]
+        end = lines.index("", lines.index(TARGETS_HEAD))
+        at = known[0] if known else end
+        lines[at : at + bool(known)] = [target.line()]
+    return "\n".join(lines) + "\n"
+
+
+def replaced(text, results):
+    """The page with some of its sections and their targets measured anew; new sections go to its end."""
+    for lines, targets in results:
+        text = retargeted(text, targets)
         section = "\n".join(lines) + "\n"
         pattern = rf"^{re.escape(lines[0])}\n.*?(?=^## |\Z)"
         text, found = re.subn(
@@ -613,7 +708,7 @@ def main():
     results = [section(options.seconds) for section in SECTIONS if section.__name__ in options.only]
     target = FOLDER / "speed.md"
     if options.only != names and target.exists():
-        target.write_text(replaced(target.read_text(), [lines for lines, _ in results]))
+        target.write_text(replaced(target.read_text(), results))
     else:
         target.write_text(page(results))
     print((FOLDER / "speed.md").read_text())
