@@ -64,7 +64,7 @@ def show_runtime(mode: Literal["dicts"]) -> dict[str, Any]: ...
 ADAPTER = """\
 # Written by tools/stubs.py.
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import {library}
 
@@ -72,10 +72,14 @@ __all__ = [
 {names}
 ]
 
+_Form: TypeAlias = Literal[{forms}]
+
 """
 # library, its inputs, what it returns
 ADAPTERS = (("torch", "torch.Tensor", "torch.Tensor"), ("jax", "Any", "jax.Array"))
 
+FORM_NAMES = ", ".join(f'"{name}"' for name in FORMS)
+FORM = 'form: _Form | tuple[_Form, _Form] | list[_Form] = "probs"'
 # The types of a table's parameters.
 PARAMETERS = {"beta": "float = 0.5"}
 
@@ -107,7 +111,7 @@ def overloaded(name, parameters, arguments, result):
 def shared(reduction):
     return [
         "axis: int | tuple[int, ...] | list[int] = -1",
-        'form: _Form | tuple[_Form, _Form] | list[_Form] = "probs"',
+        FORM,
         "epsilon: float | None = 1e-7",
         "temperature: float = 1.0",
         "base: float | None = None",
@@ -131,9 +135,8 @@ def functions(operation):
 def package():
     import kldiv_fast
 
-    forms = ", ".join(f'"{name}"' for name in FORMS)
     return (
-        HEAD.format(names=names_of(kldiv_fast.__all__), forms=forms)
+        HEAD.format(names=names_of(kldiv_fast.__all__), forms=FORM_NAMES)
         + "".join("".join(functions(operation)) for operation in OPERATIONS)
         + TAIL
     )
@@ -141,7 +144,7 @@ def package():
 
 def adapter(library, array, result):
     names = names_of(operation.name for operation in OPERATIONS)
-    found = [ADAPTER.format(library=library, names=names)]
+    found = [ADAPTER.format(library=library, names=names, forms=FORM_NAMES)]
     for operation in OPERATIONS:
         arguments = [
             f"y_true: {array}",
@@ -149,7 +152,9 @@ def adapter(library, array, result):
             "*",
             *(f"{name}: {PARAMETERS[name]}" for name in operation.parameters),
             "axis: int | Sequence[int] = -1",
+            FORM,
             "epsilon: float | None = 1e-7",
+            "temperature: float = 1.0",
             "base: float | None = None",
             'reduction: str | None = "mean"',
             "sample_weight: Any = None",

@@ -5,10 +5,11 @@ operation: 0 log 0 is 0, a negative makes the term infinite, and NaN goes throug
 """
 
 import functools
-import math
 
 from kldiv_fast._meaning import LOGS
 from kldiv_fast._operations import ENTRIES
+
+_NORMALISED = ("counts", "logits")  # forms whose rows are made to sum to 1
 
 
 def terms(xp, settings, t, p):
@@ -59,25 +60,46 @@ def _slope(xp, x, other, slope):
 
 
 def probabilities(xp, form, x, temperature):
-    """What the numbers of rows stand for, unclipped. Not 0 where an exponential is too small for its format."""
+    """What the numbers of rows stand for, unclipped. Exponentials end at the core's floor: see :func:`lacking`."""
     if form == "counts":
         return x / x.sum(axis=-1, keepdims=True)
     if form not in LOGS:
         return x
+    x = _exponents(xp, form, x, temperature)
+    t = xp.exp(xp.where(x > -xp.inf, xp.clip(x, _floor(xp, x), xp.inf), x))
+    return t / t.sum(axis=-1, keepdims=True) if form == "logits" else t
+
+
+def lacking(xp, settings, inputs, probs):
+    """What each term lacks where an exponential ends at the floor: log t goes on, and the term with it as its slope says."""
+    found = 0
+    by_probs = slopes(xp, settings, *probs)
+    for form, x, t, slope in zip(settings.forms, inputs, probs, by_probs, strict=True):
+        if form in LOGS:
+            beyond = _exponents(xp, form, x, settings.temperature) - _floor(xp, x)
+            ends = (beyond < 0) & (beyond > -xp.inf)
+            found = found + xp.where(ends, t * slope * beyond, 0)
+    return found
+
+
+def _exponents(xp, form, x, temperature):
+    """Logarithms of probabilities, those of logits but for what makes them sum to 1."""
     if form == "logits":
         x = x / temperature
         x = x - xp.amax(x, axis=-1, keepdims=True)
-    t = xp.exp(
-        xp.where(x > -xp.inf, xp.clip(x, math.log(float(xp.finfo(x.dtype).tiny)), xp.inf), x)
-    )
-    return t / t.sum(axis=-1, keepdims=True) if form == "logits" else t
+    return x
+
+
+def _floor(xp, x):
+    """The core's: far enough above the format's range that quotients by its exponential, and by parts of it, stay inside."""
+    return -80 if xp.finfo(x.dtype).bits == 32 else -700
 
 
 def chained(form, x, t, slope, temperature):
     """The derivative by x, from that by the probabilities t that it stands for."""
     if form == "log_probs":
         return t * slope
-    if form not in ("counts", "logits"):
+    if form not in _NORMALISED:
         return slope
     slope = slope - (t * slope).sum(axis=-1, keepdims=True)
     if form == "counts":
@@ -90,10 +112,13 @@ def chained(form, x, t, slope, temperature):
 
 def _resolve(settings):
     """The operation whose formula is meant, and whether with the arguments swapped."""
-    for at, name, swapped in ENTRIES[settings.operation].limits:
+    name, swapped = settings.operation, False
+    for at, limit, limit_swapped in ENTRIES[name].limits:
         if settings.beta == at:
-            return name, swapped
-    return settings.operation, False
+            name, swapped = limit, limit_swapped
+    if name == "kl" and set(settings.forms) <= set(_NORMALISED):
+        name = "generalized_kl"  # as in the core: the same sums, of terms that don't cancel
+    return name, swapped
 
 
 def _evaluate(name, expressions, t, p, beta, log):

@@ -87,9 +87,10 @@ classes lie along the last axis and nothing broadcasts; otherwise XLA makes one.
 are asked for are computed. Ctrl-C ends a call that XLA runs on Python's main thread, as here
 outside ``jax.jit``; where XLA runs it on a thread of its own JAX stops waiting, and the result is
 finished all the same. On GPUs and TPUs ``jax.numpy`` computes the formula, with their rounding;
-which of the two it is is decided when a program is lowered for its platform. Under ``jax.jit`` XLA
-gathers inputs that are sharded over several CPU devices; under ``jax.shard_map`` each device works
-on its own rows.
+gradients there take a probability below e^-80 (e^-700 in float64), of logarithms or logits, for
+that. Which of the two it is is decided when a program is lowered for its platform. Under
+``jax.jit`` XLA gathers inputs that are sharded over several CPU devices; under ``jax.shard_map``
+each device works on its own rows.
 
 Rows are summed up by XLA, in float32 if that is their dtype.
 
@@ -128,7 +129,9 @@ def _divergence(operation, y_true, y_pred, given):
     weights = _meaning.Weights()
     if sample_weight is not None or mask is not None:
         weights = _read_weights(sample_weight, mask, reduction, values.dtype)
-        values, _, _, weights = _meaning.attach_weights(values, values, values.shape, weights)
+        values, _, _, weights = _meaning.attach_weights(
+            values, values, values.shape, weights, settings.forms
+        )
     return _reduce(values, weights, reduction)
 
 
@@ -209,14 +212,18 @@ def _call(name, settings, formula, *operands):
     )
 
 
-def _formula_rows(settings, y_true, y_pred):
-    t, p = _probabilities(settings, y_true, y_pred)
-    return _formulas.terms(jnp, settings, t, p).sum(axis=-1)
+def _formula_rows(settings, *operands):
+    inputs = [_wide(x) for x in operands]
+    probs = _probabilities(settings, inputs)
+    terms = _formulas.terms(jnp, settings, *probs)
+    if settings.epsilon is None:
+        terms = terms + _formulas.lacking(jnp, settings, inputs, probs)
+    return terms.sum(axis=-1)
 
 
-def _formula_gradients(settings, wanted, y_true, y_pred, upstream):
-    inputs = [x.astype(_wide(x)) for x in (y_true, y_pred)]
-    probs = _probabilities(settings, y_true, y_pred)
+def _formula_gradients(settings, wanted, *operands):
+    *inputs, upstream = (_wide(x) for x in operands)
+    probs = _probabilities(settings, inputs)
     factor = upstream[..., jnp.newaxis]
 
     def gradient(form, x, t, slope):
@@ -229,9 +236,8 @@ def _formula_gradients(settings, wanted, y_true, y_pred, upstream):
     return [x for name, x in zip(_OPERANDS, found, strict=True) if name in wanted]
 
 
-def _probabilities(settings, *inputs):
+def _probabilities(settings, inputs):
     """Both sides', clipped if they are probabilities."""
-    inputs = [x.astype(_wide(x)) for x in inputs]
     if settings.epsilon is not None:
         return [jnp.clip(x, settings.epsilon, 1) for x in inputs]
     return [
@@ -241,7 +247,7 @@ def _probabilities(settings, *inputs):
 
 
 def _wide(x):
-    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 # ---- arrays ----
@@ -249,6 +255,14 @@ def _wide(x):
 
 def _as_array(x, name):
     """`x` as a JAX array of a dtype that :func:`kldiv_fast.kl` takes too."""
+    x = _read(x, name)
+    if jax.dtypes.canonicalize_dtype(x.dtype).itemsize < x.dtype.itemsize:
+        x = x.astype(np.float32)  # JAX would make 32 bits of it, around which integers wrap
+    return jnp.asarray(x)
+
+
+def _read(x, name):
+    """`x`, or a NumPy array of what is in it, of such a dtype."""
     if not isinstance(x, jax.Array):
         x = as_array(x, name)
         x = x.view(jnp.bfloat16) if x.dtype == BFLOAT16 else x
@@ -259,7 +273,7 @@ def _as_array(x, name):
             f"of dtype {dtype}",
             "float16, bfloat16, float32, float64, an integer type or bool: convert it with astype",
         )
-    return jnp.asarray(x)
+    return x
 
 
 _FLOATS = tuple(map(np.dtype, (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)))
@@ -270,7 +284,7 @@ def _as_arrays(y_true, y_pred):
     true, pred = _as_array(y_true, "y_true"), _as_array(y_pred, "y_pred")
     if not is_float(pred.dtype):
         pred = pred.astype(jax.dtypes.canonicalize_dtype(jnp.float64))
-    if not is_float(true.dtype) or is_sequence(y_true):
+    if is_sequence(y_true):
         true = true.astype(pred.dtype)
     if true.dtype != pred.dtype:
         wide = _meaning.result_dtype(true.dtype, pred.dtype)
@@ -293,10 +307,10 @@ def _read_weights(sample_weight, mask, reduction, dtype):
     if sample_weight is not None:
         weight = _as_array(sample_weight, "sample_weight").astype(dtype)
     if mask is not None:
-        mask = _as_array(mask, "mask")
+        mask = _read(mask, "mask")
         if mask.dtype.kind not in "biu":
             refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
-        mask = mask.astype(bool)
+        mask = jnp.asarray(mask.astype(bool))
 
     def scale(mask):
         return _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))

@@ -1,6 +1,6 @@
 # Written by tools/stubs.py.
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 
@@ -11,12 +11,16 @@ __all__ = [
     "kl",
 ]
 
+_Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits"]
+
 def kl(
     y_true: Any,
     y_pred: Any,
     *,
     axis: int | Sequence[int] = -1,
+    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
     epsilon: float | None = 1e-7,
+    temperature: float = 1.0,
     base: float | None = None,
     reduction: str | None = "mean",
     sample_weight: Any = None,
@@ -27,7 +31,9 @@ def generalized_kl(
     y_pred: Any,
     *,
     axis: int | Sequence[int] = -1,
+    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
     epsilon: float | None = 1e-7,
+    temperature: float = 1.0,
     base: float | None = None,
     reduction: str | None = "mean",
     sample_weight: Any = None,
@@ -39,7 +45,9 @@ def jsd(
     *,
     beta: float = 0.5,
     axis: int | Sequence[int] = -1,
+    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
     epsilon: float | None = 1e-7,
+    temperature: float = 1.0,
     base: float | None = None,
     reduction: str | None = "mean",
     sample_weight: Any = None,
@@ -50,7 +58,9 @@ def jeffreys(
     y_pred: Any,
     *,
     axis: int | Sequence[int] = -1,
+    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
     epsilon: float | None = 1e-7,
+    temperature: float = 1.0,
     base: float | None = None,
     reduction: str | None = "mean",
     sample_weight: Any = None,
