@@ -78,8 +78,9 @@ _Form: TypeAlias = Literal[{forms}]
 # library, its inputs, what it returns
 ADAPTERS = (("torch", "torch.Tensor", "torch.Tensor"), ("jax", "Any", "jax.Array"))
 
-FORM_NAMES = ", ".join(f'"{name}"' for name in FORMS)
+FORM_NAMES = ", ".join(f'"{name}"' for name in FORMS if name != "labels")
 FORM = 'form: _Form | tuple[_Form, _Form] | list[_Form] = "probs"'
+FORM_OR_LABELS = 'form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs"'
 # The types of a table's parameters.
 PARAMETERS = {"beta": "float = 0.5"}
 
@@ -111,7 +112,7 @@ def overloaded(name, parameters, arguments, result):
 def shared(reduction):
     return [
         "axis: int | tuple[int, ...] | list[int] = -1",
-        FORM,
+        FORM_OR_LABELS,
         "epsilon: float | None = 1e-7",
         "temperature: float = 1.0",
         "base: float | None = None",
@@ -123,12 +124,16 @@ def shared(reduction):
 
 def functions(operation):
     parameters = [f"{name}: {PARAMETERS[name]}" for name in operation.parameters]
-    threads = "num_threads: int | None = None"
+    rest = [
+        "num_threads: int | None = None",
+        "ignore_class: int | None = None",
+        "label_smoothing: float = 0.0",
+    ]
     for reduction, out, result in VALUES:
-        arguments = [*shared(reduction), f"out: {out}", threads]
+        arguments = [*shared(reduction), f"out: {out}", *rest]
         yield overloaded(operation.name, parameters, arguments, result)
     for wrt, reduction, out, result in GRADIENTS:
-        arguments = [f"wrt: {wrt}", *shared(reduction), "upstream: _Array | None = None", f"out: {out}", threads]  # fmt: skip
+        arguments = [f"wrt: {wrt}", *shared(reduction), "upstream: _Array | None = None", f"out: {out}", *rest]  # fmt: skip
         yield overloaded(f"{operation.name}_value_and_grad", parameters, arguments, result)
 
 

@@ -32,7 +32,7 @@ class _SupportsDlpack(Protocol):
 _Array: TypeAlias = ArrayLike | _SupportsDlpack
 _Float: TypeAlias = np.float32 | np.float64
 _Argument: TypeAlias = Literal["y_true", "y_pred"]
-_Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits", "labels"]
+_Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits"]
 _Gradient: TypeAlias = NDArray[_Float]
 _Written: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
@@ -51,7 +51,7 @@ def kl(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -60,6 +60,8 @@ def kl(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Float: ...
 @overload
 def kl(
@@ -67,7 +69,7 @@ def kl(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -76,6 +78,8 @@ def kl(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> NDArray[_Float]: ...
 @overload
 def kl(
@@ -83,7 +87,7 @@ def kl(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -92,6 +96,8 @@ def kl(
     mask: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Out: ...
 @overload
 def kl_value_and_grad(
@@ -100,7 +106,7 @@ def kl_value_and_grad(
     *,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -110,6 +116,8 @@ def kl_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def kl_value_and_grad(
@@ -118,7 +126,7 @@ def kl_value_and_grad(
     *,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -128,6 +136,8 @@ def kl_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def kl_value_and_grad(
@@ -136,7 +146,7 @@ def kl_value_and_grad(
     *,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -146,6 +156,8 @@ def kl_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def kl_value_and_grad(
@@ -154,7 +166,7 @@ def kl_value_and_grad(
     *,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -164,6 +176,8 @@ def kl_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 @overload
 def generalized_kl(
@@ -171,7 +185,7 @@ def generalized_kl(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -180,6 +194,8 @@ def generalized_kl(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Float: ...
 @overload
 def generalized_kl(
@@ -187,7 +203,7 @@ def generalized_kl(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -196,6 +212,8 @@ def generalized_kl(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> NDArray[_Float]: ...
 @overload
 def generalized_kl(
@@ -203,7 +221,7 @@ def generalized_kl(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -212,6 +230,8 @@ def generalized_kl(
     mask: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Out: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -220,7 +240,7 @@ def generalized_kl_value_and_grad(
     *,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -230,6 +250,8 @@ def generalized_kl_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -238,7 +260,7 @@ def generalized_kl_value_and_grad(
     *,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -248,6 +270,8 @@ def generalized_kl_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -256,7 +280,7 @@ def generalized_kl_value_and_grad(
     *,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -266,6 +290,8 @@ def generalized_kl_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -274,7 +300,7 @@ def generalized_kl_value_and_grad(
     *,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -284,6 +310,8 @@ def generalized_kl_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 @overload
 def jsd(
@@ -292,7 +320,7 @@ def jsd(
     *,
     beta: float = 0.5,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -301,6 +329,8 @@ def jsd(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Float: ...
 @overload
 def jsd(
@@ -309,7 +339,7 @@ def jsd(
     *,
     beta: float = 0.5,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -318,6 +348,8 @@ def jsd(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> NDArray[_Float]: ...
 @overload
 def jsd(
@@ -326,7 +358,7 @@ def jsd(
     *,
     beta: float = 0.5,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -335,6 +367,8 @@ def jsd(
     mask: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Out: ...
 @overload
 def jsd_value_and_grad(
@@ -344,7 +378,7 @@ def jsd_value_and_grad(
     beta: float = 0.5,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -354,6 +388,8 @@ def jsd_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def jsd_value_and_grad(
@@ -363,7 +399,7 @@ def jsd_value_and_grad(
     beta: float = 0.5,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -373,6 +409,8 @@ def jsd_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def jsd_value_and_grad(
@@ -382,7 +420,7 @@ def jsd_value_and_grad(
     beta: float = 0.5,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -392,6 +430,8 @@ def jsd_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def jsd_value_and_grad(
@@ -401,7 +441,7 @@ def jsd_value_and_grad(
     beta: float = 0.5,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -411,6 +451,8 @@ def jsd_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 @overload
 def jeffreys(
@@ -418,7 +460,7 @@ def jeffreys(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -427,6 +469,8 @@ def jeffreys(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Float: ...
 @overload
 def jeffreys(
@@ -434,7 +478,7 @@ def jeffreys(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -443,6 +487,8 @@ def jeffreys(
     mask: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> NDArray[_Float]: ...
 @overload
 def jeffreys(
@@ -450,7 +496,7 @@ def jeffreys(
     y_pred: _Array,
     *,
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -459,6 +505,8 @@ def jeffreys(
     mask: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> _Out: ...
 @overload
 def jeffreys_value_and_grad(
@@ -467,7 +515,7 @@ def jeffreys_value_and_grad(
     *,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -477,6 +525,8 @@ def jeffreys_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def jeffreys_value_and_grad(
@@ -485,7 +535,7 @@ def jeffreys_value_and_grad(
     *,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -495,6 +545,8 @@ def jeffreys_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def jeffreys_value_and_grad(
@@ -503,7 +555,7 @@ def jeffreys_value_and_grad(
     *,
     wrt: _Argument = "y_pred",
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -513,6 +565,8 @@ def jeffreys_value_and_grad(
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def jeffreys_value_and_grad(
@@ -521,7 +575,7 @@ def jeffreys_value_and_grad(
     *,
     wrt: tuple[_Argument, ...] | list[_Argument],
     axis: int | tuple[int, ...] | list[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -531,6 +585,8 @@ def jeffreys_value_and_grad(
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 def set_num_threads(n: int | None) -> None: ...
 def get_num_threads() -> int: ...
