@@ -34,6 +34,7 @@ _Array: TypeAlias = ArrayLike | _SupportsDlpack
 _Float: TypeAlias = np.float32 | np.float64
 _Argument: TypeAlias = Literal["y_true", "y_pred"]
 _Form: TypeAlias = Literal[{forms}]
+_Labels: TypeAlias = _Form | Literal["labels"]
 _Gradient: TypeAlias = NDArray[_Float]
 _Written: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Out = TypeVar("_Out", bound=NDArray[np.float32] | NDArray[np.float64])
@@ -80,7 +81,7 @@ ADAPTERS = (("torch", "torch.Tensor", "torch.Tensor"), ("jax", "Any", "jax.Array
 
 FORM_NAMES = ", ".join(f'"{name}"' for name in FORMS if name != "labels")
 FORM = 'form: _Form | tuple[_Form, _Form] | list[_Form] = "probs"'
-FORM_OR_LABELS = 'form: _Form | tuple[_Form | Literal["labels"], _Form] | list[_Form | Literal["labels"]] = "probs"'
+FORM_OR_LABELS = 'form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs"'
 # The types of a table's parameters.
 PARAMETERS = {"beta": "float = 0.5"}
 
