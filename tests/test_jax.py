@@ -700,6 +700,8 @@ def test_other_float_types_are_refused(pair):
         ("rows", [(2, 3), (2, 3)], {"scale": np.float64(np.inf)}, "scale"),
         ("rows", [(2, 3), (2, 3)], {"scale": "1"}, "scale"),
         ("rows", [(2, 3), (2, 3)], {"true_form": "logit"}, "true_form"),
+        ("rows", [(2, 3), (2, 3)], {"true_form": "labels"}, "true_form"),
+        ("rows", [(2, 3), (2, 3)], {"pred_form": "labels"}, "pred_form"),
         ("rows", [(2, 3), (2, 3)], {"pred_form": np.float64(0)}, "pred_form"),
         ("rows", [(2, 3), (2, 3)], {"temperature": np.float64(0)}, "temperature"),
         ("rows", [(2, 3), (2, 3)], {"temperature": np.float64(np.nan)}, "temperature"),

@@ -80,13 +80,17 @@ bool read_place(const Attrs &attrs, const char *attribute_name, const char *(*na
     return false;
 }
 
+// Of both inputs' elements. Labels are int64 and one for each row, which no buffer here is.
+bool read_form(const Attrs &attrs, const char *name, kldiv_form &form) {
+    return read_place(attrs, name, kldiv_form_name, form) && form != KLDIV_LABELS;
+}
+
 // What is wrong with the attributes, or null.
 const char *read_options(const Attrs &attrs, kldiv_options &options) {
     if (!read_place(attrs, "operation", kldiv_operation_name, options.operation))
         return "kldiv_fast: operation must be the name of one";
-    if (!read_place(attrs, "true_form", kldiv_form_name, options.y_true_form) ||
-        !read_place(attrs, "pred_form", kldiv_form_name, options.y_pred_form))
-        return "kldiv_fast: true_form and pred_form must be the names of forms";
+    if (!read_form(attrs, "true_form", options.y_true_form) || !read_form(attrs, "pred_form", options.y_pred_form))
+        return "kldiv_fast: true_form and pred_form must be the names of forms, and not labels";
     if (!read_number(attrs, "temperature", options.temperature) || !std::isfinite(options.temperature) ||
         options.temperature <= 0)
         return "kldiv_fast: temperature must be a finite float64 above 0";
