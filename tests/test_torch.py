@@ -382,7 +382,7 @@ def test_signatures():
     for row in OPERATIONS:
         names = list(inspect.signature(getattr(adapter, row.name)).parameters)
         theirs = list(inspect.signature(getattr(kldiv_fast, row.name)).parameters)
-        numpys = {"out", "num_threads"}
+        numpys = {"out", "num_threads", "ignore_class", "label_smoothing"}
         assert sorted(names) == sorted(set(theirs) - numpys)
     x = torch.ones(1, 1)
     for wrong in ("out", "beta"):
@@ -604,6 +604,15 @@ def test_distillation(rng):
     )
 
 
+def test_counts_of_any_size_compiled(rng):
+    """Integers that 16 bits don't hold."""
+    counts = torch.from_numpy(rng.integers(0, 200_000, (3, 5)))
+    logits = torch.from_numpy(rng.normal(size=(3, 5))).to(torch.float16)
+    function = functools.partial(kl, form=("counts", "logits"))
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(counts, logits), function(counts, logits))
+
+
 def test_compiled_logits(rng):
     function = functools.partial(kl, form=("probs", "logits"), temperature=2.0)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
@@ -772,6 +781,7 @@ def test_the_ops_check_what_memory_safety_rests_on():
         (Settings(epsilon=1.0), "epsilon must lie in"),
         (Settings("jsd", beta=2.0), "beta must lie in"),
         (Settings(true_form="logit"), r"form is \('logit', 'probs'\); expected one of: "),
+        (Settings(true_form="labels"), "form is 'labels', which are no tensor of y_pred's dtype"),
         (Settings(temperature=0.0), "temperature must be finite and above 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -244,7 +244,8 @@ def _composed(operation, y_true, y_pred, keywords):
     values = rows(_classes_last(true, axes), _classes_last(pred, axes), settings)
     if keywords["sample_weight"] is None and keywords["mask"] is None:
         return _reduce(values, reduction)
-    return _reduce_weighted(values, keywords["sample_weight"], keywords["mask"], reduction)
+    weights = keywords["sample_weight"], keywords["mask"]
+    return _reduce_weighted(values, *weights, reduction, settings.forms)
 
 
 def rows(y_true, y_pred, settings):
@@ -276,10 +277,8 @@ def _one_dtype(true, pred):
     """Both in the dtype that they are computed from: kldiv_fast.kl's rules."""
     if true.dtype == pred.dtype and true.dtype in _NAMES:
         return true, pred
-    if pred.dtype not in _NAMES or torch.float64 in (true.dtype, pred.dtype):
-        dtype = torch.float64
-    else:
-        dtype = torch.float32 if true.dtype in _NAMES else pred.dtype
+    wide = pred.dtype not in _NAMES or torch.float64 in (true.dtype, pred.dtype)
+    dtype = torch.float64 if wide else torch.float32
     return true.to(dtype), pred.to(dtype)
 
 
@@ -312,11 +311,13 @@ def _reduce(values, reduction, total_weight=None):
     return values.mean()
 
 
-def _reduce_weighted(values, sample_weight, mask, reduction):
+def _reduce_weighted(values, sample_weight, mask, reduction, forms):
     """Keras's reduction: weight and mask made equal in rank to each other, then to the rows."""
     dtype = values.dtype
     weights = _read_weights(sample_weight, mask, reduction, dtype)
-    values, _, _, weights = _meaning.attach_weights(values, values, tuple(values.shape), weights)
+    values, _, _, weights = _meaning.attach_weights(
+        values, values, tuple(values.shape), weights, forms
+    )
     weight = weights.weight
     if weights.mask is not None:
         values = torch.where(weights.mask, values, 0)
@@ -379,7 +380,8 @@ def _check(y_true, y_pred, settings):
     if settings.operation not in _INDICES:
         names = ", ".join(_INDICES)
         raise ValueError(f"operation is {settings.operation!r}; expected one of: {names}")
-    _meaning.check_form(settings.forms)
+    if "labels" in _meaning.check_form(settings.forms):
+        raise ValueError("form is 'labels', which are no tensor of y_pred's dtype")
     if y_true.dtype != y_pred.dtype or y_true.dtype not in _NAMES:
         raise TypeError(
             f"y_true and y_pred are of dtypes {y_true.dtype} and {y_pred.dtype}; expected the same, "
