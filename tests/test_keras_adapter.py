@@ -591,6 +591,7 @@ load()
 """
 
 
+@once
 def test_a_model_saved_while_patched_loads_without_kldiv_fast(rng, tmp_path):
     path = str(tmp_path / "model.keras")
     patch_keras()
@@ -660,8 +661,9 @@ def test_a_missing_keras_is_told():
 
 
 @once
-def test_another_backend_is_told():
-    done = run_python("import kldiv_fast.keras", KERAS_BACKEND="numpy")
+@pytest.mark.beside(run_python, "import kldiv_fast.keras", KERAS_BACKEND="numpy")
+def test_another_backend_is_told(beside):
+    done = beside.result()
     assert done.returncode != 0
     assert (
         "Keras's backend is 'numpy'; kldiv_fast.keras works with: tensorflow, jax, torch"
@@ -680,17 +682,19 @@ def test_the_examples_in_the_docstrings():
 
 def run_on(backend, *options):
     """These tests again, and the example of training, which the process's import of Keras serves too."""
-    training = Path(__file__).with_name("test_reuters.py")
+    training = Path(__file__).with_name("test_reuters.py::test_both_losses_give_one_curve")
     environment = {"KERAS_BACKEND": backend, "KLDIV_FAST_OTHER_BACKEND": "1"}
     # Threads that wait at work would keep the processes beside them from theirs.
     environment["OMP_WAIT_POLICY"] = "passive"
+    # JAX takes longer over the example than over all tests.
+    files = [__file__] if backend == "jax" and "--long" not in options else [__file__, training]
     if "--long" not in options:
         # XLA's take longer than what they make faster.
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     return subprocess.run(
         [
             *[sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
-            *[__file__, f"{training}::test_both_losses_give_one_curve"],
+            *files,
         ],
         env=os.environ | environment,
         capture_output=True,

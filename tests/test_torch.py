@@ -12,6 +12,7 @@ from kldiv_fast._meaning import Settings
 from kldiv_fast._operations import OPERATIONS
 from oracle import distributions
 from pairwise import each as each_once
+from pairwise import pairwise
 from processes import run_python
 from test_errors import CASES
 from test_forms import numbers
@@ -267,9 +268,8 @@ def test_transforms_raise(rng):
 # Each with parameters of its own at several values, as (operation, keywords).
 EACH = [(row, {}) for row in OPERATIONS if not row.parameters]
 EACH += [(row, {"beta": beta}) for row in OPERATIONS if row.parameters for beta in (0.0, 0.3, 1.0)]
-each = pytest.mark.parametrize(
-    ("operation", "parameters"), EACH, ids=[f"{row.name} {given}" for row, given in EACH]
-)
+EACH_BY_ID = {f"{row.name} {given}": (row, given) for row, given in EACH}
+each = pytest.mark.parametrize(("operation", "parameters"), EACH_BY_ID.values(), ids=EACH_BY_ID)
 CALLS = [
     {},
     {"reduction": "sum", "base": 2},
@@ -367,7 +367,7 @@ def test_zeros_of_each(operation, parameters, epsilon):
         pytest.param(*case, marks=() if case in (EACH[0], EACH[-2]) else pytest.mark.long)
         for case in EACH
     ],
-    ids=[f"{row.name} {given}" for row, given in EACH],
+    ids=EACH_BY_ID,
 )
 def test_compiled_as_eager(rng, operation, parameters):
     pair = tensors(rng, (3, 5))
@@ -553,10 +553,9 @@ def of_forms(rng, forms, shape=(3, 5), dtype=torch.float64):
     return pair, {"form": forms} | temperature
 
 
-@each
-@each_pair
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-def test_forms_are_those_of_numpy(rng, operation, parameters, forms, dtype):
+@pairwise(which=EACH_BY_ID, forms={"-".join(pair): pair for pair in PAIRS}, dtype=DTYPES)
+def test_forms_are_those_of_numpy(rng, which, forms, dtype):
+    operation, parameters = which
     pair, keywords = of_forms(rng, forms, dtype=dtype)
     keywords = keywords | parameters
     arrays = [adapter._view(x).copy() for x in pair]
