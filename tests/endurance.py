@@ -16,7 +16,7 @@ import warnings
 import endings
 import kldiv_fast
 import numpy as np
-from kldiv_fast import kl
+from kldiv_fast import jsd, kl
 
 warnings.simplefilter(
     "ignore", DeprecationWarning
@@ -97,6 +97,7 @@ def paths():
     t, p = pair(4, 5)
     bad = np.array(["x"] * 5)
     out, weight, mask = np.empty(4, np.float32), np.ones(4), np.ones(4, bool)
+    labels = np.array([0, 4, 2, 1])
     yield "fast", lambda: kl(t, p)
     yield "fast, keywords", lambda: kl(t, p, reduction="sum", axis=-1, epsilon=1e-3, num_threads=1)
     yield "none", lambda: kl(t, p, reduction="none")
@@ -108,6 +109,9 @@ def paths():
     yield "lists", lambda: kl([[0.5, 0.5]], [[0.25, 0.75]])
     yield "no clip", lambda: kl(t, p, epsilon=None)
     yield "logits", lambda: kl(t, p, form="logits", temperature=2.0)
+    yield "mixed forms", lambda: jsd(t, p, form=("counts", "log_probs"))
+    yield "labels", lambda: kl(labels, p, form=("labels", "probs"))
+    yield "bad labels", lambda: _refused(labels + 5, p, form=("labels", "probs"))
     yield "two forms", lambda: kl([[0.5, 0.5]], [[0.25, 0.75]], form=["logits", "logits"])
     yield "empty", lambda: kl(t[:0], p[:0])
     yield "bad shapes", lambda: _refused(t, p[:, :3])
@@ -117,7 +121,7 @@ def paths():
     yield "bad epsilon", lambda: _refused(t, p, epsilon=2.0)
     yield "bad out", lambda: _refused(t, p, reduction="none", out=out[:2])
     yield "bad weights", lambda: _refused(t, p, sample_weight=np.ones(7))
-    yield "bad form", lambda: _refused(t, p, form=("probs", "logits"))
+    yield "bad form", lambda: _refused(t, p, form=("probs", "labels"))
     yield "bad temperature", lambda: _refused(t, p, temperature=2.0)
     yield "bad threads", lambda: _refused(t, p, num_threads=0)
     yield "bad arguments", lambda: _refused(t)
