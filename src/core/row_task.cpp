@@ -13,20 +13,23 @@ namespace {
 constexpr int64_t kRowsAtOnce = 64;
 constexpr int64_t kElementsAtOnce = 8192;
 
-// What stands beside some rows, for their states to begin with.
+// What stands beside some rows, for their states to begin with; null: nothing does.
 struct Beginnings {
-    uint8_t mask[kGroupRows];
-    int64_t labels[kGroupRows];
+    const uint8_t *mask = nullptr;
+    const int64_t *labels = nullptr;
+    uint8_t masks[kGroupRows];
+    int64_t classes[kGroupRows];
 
     void read(const Plan &plan, const Group &group) {
-        if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, mask);
-        if (plan.has(KLDIV_LABEL)) read_labels(plan.rows(), group, labels);
+        if (plan.has(KLDIV_MASK)) read_mask(plan.rows(), group, masks), mask = masks;
+        if (!plan.has(KLDIV_LABEL)) return;
+        read_labels(plan.rows(), group, classes);
+        labels = classes;
     }
     void begin(const Plan &plan, int64_t row, RowState &state) const {
         plan.rowwise->begin(plan.row_parameters, state);
-        if (plan.has(KLDIV_MASK) && mask[row] == 0) state.value = 0, state.pass = kRowDone;
-        if (plan.has(KLDIV_LABEL))
-            state.label = plan.backwards ? plan.class_axis.extent - 1 - labels[row] : labels[row];
+        if (mask != nullptr && mask[row] == 0) state.value = 0, state.pass = kRowDone;
+        if (labels != nullptr) state.label = plan.backwards ? plan.class_axis.extent - 1 - labels[row] : labels[row];
     }
 };
 
