@@ -36,13 +36,13 @@ def rng():
 # ---- processes that take seconds ----
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def begun(request):
-    """What the tests marked `beside` wait for, by test: one after another while others run."""
-    marks = {test: test.get_closest_marker("beside") for test in request.session.items}
-    pool = ThreadPoolExecutor(1)
-    yield {test: pool.submit(*m.args, **m.kwargs) for test, m in marks.items() if m}
-    pool.shutdown(cancel_futures=True)
+    """What the module's tests marked `beside` wait for, by test."""
+    tests = [x for x in request.session.items if getattr(x, "module", None) is request.module]
+    marks = {test: test.get_closest_marker("beside") for test in tests}
+    with ThreadPoolExecutor() as pool:
+        yield {test: pool.submit(*m.args, **m.kwargs) for test, m in marks.items() if m}
 
 
 @pytest.fixture
