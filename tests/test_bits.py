@@ -40,7 +40,8 @@ def samples(dtype, first, n):
 
 
 def digest(values):
-    bits = np.asarray(values, np.float64).view(np.uint64)
+    values = np.asarray(values, np.float64)
+    bits = np.where(np.isnan(values), np.nan, values).view(np.uint64)  # all NaN are one
     return int(splitmix64(bits ^ np.arange(bits.size, dtype=np.uint64)).sum(dtype=np.uint64))
 
 
