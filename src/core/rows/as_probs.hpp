@@ -75,6 +75,19 @@ inline void each_vector(const typename W::Element *x, int64_t n, typename W::Ele
     visit(W::load(reinterpret_cast<const char *>(last)), i);
 }
 
+// The sum of term(vector, its first element's number) in the lanes of all loops: of a segment at most.
+template <class W, class Term>
+inline double lane_sum(const typename W::Element *x, int64_t n, typename W::Element absent, const Term &term) {
+    constexpr int kVectors = kLanes / W::lanes;
+    W sums[kVectors];
+    for (W &s : sums) s = W::splat(0);
+    each_vector<W>(x, n, absent, [&](W v, int64_t i) {
+        W &s = sums[i / W::lanes % kVectors];
+        s = W::add(s, term(v, i));
+    });
+    return W::tree_sum(sums);
+}
+
 // One side of a row, whose elements are W's.
 template <class W>
 struct ToProbs {
@@ -112,15 +125,9 @@ struct ToProbs {
 
     // What the row is divided by, of a segment; before there is a factor.
     double sum(const E *x, int64_t n) const {
-        constexpr int kVectors = kLanes / W::lanes;
-        W sums[kVectors];
-        for (W &s : sums) s = W::splat(0);
         const bool logs = is_log(form);
-        each_vector<W>(x, n, static_cast<E>(logs ? -kInfinity : 0), [&](W v, int64_t i) {
-            W &s = sums[i / W::lanes % kVectors];
-            s = W::add(s, logs ? power(v, exponent(v)) : v);
-        });
-        return W::tree_sum(sums);
+        return lane_sum<W>(x, n, static_cast<E>(logs ? -kInfinity : 0),
+                           [&](W v, int64_t) { return logs ? power(v, exponent(v)) : v; });
     }
 
     // A segment's probabilities: `to`, which has room for whole vectors, or x itself. `lowest`: of the exponents.
@@ -284,15 +291,10 @@ struct AsProbsIn {
         return sum;
     }
     static double dot(const E *t, const E *g, int64_t n) {
-        constexpr int kVectors = kLanes / W::lanes;
-        W sums[kVectors];
-        for (W &s : sums) s = W::splat(0);
-        each_vector<W>(t, n, 0, [&](W v, int64_t i) {
-            W &s = sums[i / W::lanes % kVectors];
+        return lane_sum<W>(t, n, 0, [&](W v, int64_t i) {
             const W product = W::mul(v, W::load(reinterpret_cast<const char *>(g + i)));
-            s = W::add(s, W::select(W::equal(v, W::splat(0)), v, product));  // g beyond the row is anything
+            return W::select(W::equal(v, W::splat(0)), v, product);  // g beyond the row is anything
         });
-        return W::tree_sum(sums);
     }
 
     static __attribute__((noinline)) void map(const Reader<T> &reader, const char *t, const char *p, int64_t n,
