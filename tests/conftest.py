@@ -54,8 +54,12 @@ def beside(request, begun):
 # ---- the plain run and --long ----
 
 settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
+# Both tell the same of the same code; what draws anew each time is endurance.py.
 settings.register_profile(
-    "long", max_examples=20_000 // len(kldiv_fast.available_isas()) + 1, deadline=None
+    "long",
+    max_examples=20_000 // len(kldiv_fast.available_isas()) + 1,
+    deadline=None,
+    derandomize=True,
 )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE.parent
 TESTS = ["minimal", "arrays", "bits", "special_values", "properties", "errors", "gradient"]
+TESTS += ["forms", "logits"]
 
 
 def run(*command, **environment):
