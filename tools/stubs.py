@@ -116,10 +116,12 @@ def shared(reduction):
         FORM_OR_LABELS,
         "epsilon: float | None = 1e-7",
         "temperature: float = 1.0",
+        "pseudocount: float = 0.0",
         "base: float | None = None",
         f"reduction: {reduction}",
         "sample_weight: _Array | None = None",
         "mask: _Array | None = None",
+        "where: _Array | None = None",
     ]
 
 
@@ -129,6 +131,7 @@ def functions(operation):
         "num_threads: int | None = None",
         "ignore_class: int | None = None",
         "label_smoothing: float = 0.0",
+        "validate: bool = False",
     ]
     for reduction, out, result in VALUES:
         arguments = [*shared(reduction), f"out: {out}", *rest]
@@ -165,6 +168,8 @@ def adapter(library, array, result):
             'reduction: str | None = "mean"',
             "sample_weight: Any = None",
             "mask: Any = None",
+            "where: Any = None",
+            "pseudocount: float = 0.0",
         ]
         lines = "".join(f"    {argument},\n" for argument in arguments)
         found.append(f"def {operation.name}(\n{lines}) -> {result}: ...\n")

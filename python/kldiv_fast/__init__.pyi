@@ -55,14 +55,17 @@ def kl(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Float: ...
 @overload
 def kl(
@@ -73,14 +76,17 @@ def kl(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> NDArray[_Float]: ...
 @overload
 def kl(
@@ -91,14 +97,17 @@ def kl(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Out: ...
 @overload
 def kl_value_and_grad(
@@ -110,15 +119,18 @@ def kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def kl_value_and_grad(
@@ -130,15 +142,18 @@ def kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def kl_value_and_grad(
@@ -150,15 +165,18 @@ def kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def kl_value_and_grad(
@@ -170,15 +188,18 @@ def kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 @overload
 def generalized_kl(
@@ -189,14 +210,17 @@ def generalized_kl(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Float: ...
 @overload
 def generalized_kl(
@@ -207,14 +231,17 @@ def generalized_kl(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> NDArray[_Float]: ...
 @overload
 def generalized_kl(
@@ -225,14 +252,17 @@ def generalized_kl(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Out: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -244,15 +274,18 @@ def generalized_kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -264,15 +297,18 @@ def generalized_kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -284,15 +320,18 @@ def generalized_kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def generalized_kl_value_and_grad(
@@ -304,15 +343,18 @@ def generalized_kl_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 @overload
 def jsd(
@@ -324,14 +366,17 @@ def jsd(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Float: ...
 @overload
 def jsd(
@@ -343,14 +388,17 @@ def jsd(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> NDArray[_Float]: ...
 @overload
 def jsd(
@@ -362,14 +410,17 @@ def jsd(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Out: ...
 @overload
 def jsd_value_and_grad(
@@ -382,15 +433,18 @@ def jsd_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def jsd_value_and_grad(
@@ -403,15 +457,18 @@ def jsd_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def jsd_value_and_grad(
@@ -424,15 +481,18 @@ def jsd_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def jsd_value_and_grad(
@@ -445,15 +505,18 @@ def jsd_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 @overload
 def jeffreys(
@@ -464,14 +527,17 @@ def jeffreys(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Float: ...
 @overload
 def jeffreys(
@@ -482,14 +548,17 @@ def jeffreys(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> NDArray[_Float]: ...
 @overload
 def jeffreys(
@@ -500,14 +569,17 @@ def jeffreys(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     out: _Out,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> _Out: ...
 @overload
 def jeffreys_value_and_grad(
@@ -519,15 +591,18 @@ def jeffreys_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, _Gradient]: ...
 @overload
 def jeffreys_value_and_grad(
@@ -539,15 +614,18 @@ def jeffreys_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: _Reduction = "mean",
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[_Float, tuple[_Gradient, ...]]: ...
 @overload
 def jeffreys_value_and_grad(
@@ -559,15 +637,18 @@ def jeffreys_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: _Written | Sequence[_Written] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], _Gradient]: ...
 @overload
 def jeffreys_value_and_grad(
@@ -579,15 +660,18 @@ def jeffreys_value_and_grad(
     form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
+    pseudocount: float = 0.0,
     base: float | None = None,
     reduction: Literal["none"] | None,
     sample_weight: _Array | None = None,
     mask: _Array | None = None,
+    where: _Array | None = None,
     upstream: _Array | None = None,
     out: Sequence[_Written | Sequence[_Written]] | None = None,
     num_threads: int | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> tuple[NDArray[_Float], tuple[_Gradient, ...]]: ...
 def set_num_threads(n: int | None) -> None: ...
 def get_num_threads() -> int: ...

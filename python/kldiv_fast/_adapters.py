@@ -14,6 +14,8 @@ _DEFAULTS = {
     "reduction": "mean",
     "sample_weight": None,
     "mask": None,
+    "where": None,
+    "pseudocount": 0.0,
 }
 
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 
 import kldiv_fast
-from kldiv_fast._divergence import Options, compute, prepare
+from kldiv_fast._divergence import compute, prepare
 from kldiv_fast._files import InputError, check_output, load, write_rows
 from kldiv_fast._meaning import FORMS, broadcast, is_none
 from kldiv_fast._operations import OPERATIONS
@@ -109,11 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--temperature", type=_temperature, default=1.0, help="of logits (default: 1)"
     )
+    parser.add_argument(
+        "--pseudocount", type=_pseudocount, default=0.0, help="added to each count (default: 0)"
+    )
+    parser.add_argument(
+        "--validate", action="store_true", help="refuse rows that are not what --form says"
+    )
     parser.add_argument("--base", type=_base, help="of the logarithm: 2 for bits (default: nats)")
     parser.add_argument("--beta", type=_beta, help="of jsd, 0 to 1 (default: 0.5)")
     parser.add_argument("--reduction", default="mean", help="as in kldiv_fast.kl (default: mean)")
     parser.add_argument("--sample-weight", metavar="FILE", help="a weight for each row")
     parser.add_argument("--mask", metavar="FILE", help="false where a row does not count")
+    parser.add_argument("--where", metavar="FILE", help="false where an element is not there")
     parser.add_argument("--rows", metavar="FILE.npy", help="keep every (weighted) row's value here")
     parser.add_argument("--num-threads", type=_num_threads, help="at least 1")
     parser.add_argument("--version", action="version", version=kldiv_fast.__version__)
@@ -158,6 +165,10 @@ def _temperature(text: str) -> float:
     return _number(text, "--temperature", "a finite number above 0")
 
 
+def _pseudocount(text: str) -> float:
+    return _number(text, "--pseudocount", "a finite number, not below 0")
+
+
 def _base(text: str) -> float:
     return _number(text, "--base", "a positive number other than 1")
 
@@ -173,22 +184,19 @@ def _number(text: str, option: str, expected: str) -> float:
         raise InputError(f"{option} is {text!r}; expected {expected}") from None
 
 
-def _core_options(options: argparse.Namespace) -> Options:
-    """What the core is to do, of the words that were given."""
-    operation = next((row for row in OPERATIONS if row.name == options.divergence), None)
+def _operation(name: str):
+    operation = next((row for row in OPERATIONS if row.name == name), None)
     if operation is None:
         names = ", ".join(row.name for row in OPERATIONS)
-        raise InputError(f"--divergence is {options.divergence!r}; expected one of: {names}")
-    parameters = {} if options.beta is None else {"beta": options.beta}
-    return Options.read(
-        operation,
-        options.epsilon,
-        options.base,
-        options.num_threads,
-        parameters,
-        options.form,
-        options.temperature,
-    )
+        raise InputError(f"--divergence is {name!r}; expected one of: {names}")
+    return operation
+
+
+def _keywords(options: argparse.Namespace) -> dict:
+    """The arguments of a divergence that are not arrays, in the words that were given."""
+    names = ("axis", "form", "epsilon", "temperature", "pseudocount", "base", "reduction", "num_threads", "validate")  # fmt: skip
+    found = {name: getattr(options, name) for name in names}
+    return found if options.beta is None else found | {"beta": options.beta}
 
 
 def _num_threads(text: str) -> int:
@@ -209,6 +217,7 @@ def _run_files(options: argparse.Namespace) -> None:
         "Y_PRED": options.y_pred,
         "--sample-weight": options.sample_weight,
         "--mask": options.mask,
+        "--where": options.where,
     }
     names = {called: name for called, name in names.items() if name is not None}
     if options.rows is not None:
@@ -216,14 +225,13 @@ def _run_files(options: argparse.Namespace) -> None:
     arrays = {called: load(name) for called, name in names.items()}
     start = time.perf_counter()
     try:
+        keywords = _keywords(options) | {
+            "sample_weight": arrays.get("--sample-weight"),
+            "mask": arrays.get("--mask"),
+            "where": arrays.get("--where"),
+        }
         problem = prepare(
-            arrays["Y_TRUE"],
-            arrays["Y_PRED"],
-            options.axis,
-            options.reduction,
-            arrays.get("--sample-weight"),
-            arrays.get("--mask"),
-            _core_options(options),
+            arrays["Y_TRUE"], arrays["Y_PRED"], _operation(options.divergence), keywords
         )
         value = _compute(problem, options)
     except (TypeError, ValueError, MemoryError) as error:

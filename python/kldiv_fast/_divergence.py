@@ -15,7 +15,6 @@ from kldiv_fast._arrays import as_array, cast, is_float, is_sequence, refuse
 from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import (
     FORMS,
-    PROBS,
     Weights,
     attach_weights,
     broadcast,
@@ -25,10 +24,12 @@ from kldiv_fast._meaning import (
     check_epsilon,
     check_form,
     check_ignore_class,
+    check_pseudocount,
     check_reduction,
     check_smoothing,
     check_temperature,
     check_threads,
+    check_where,
     classes_last,
     divisor,
     is_none,
@@ -37,6 +38,7 @@ from kldiv_fast._meaning import (
     scale_of_base,
     weights_of,
 )
+from kldiv_fast._validation import check_rows
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _UNLABELLED = (np.ndarray, list, tuple, int, float)
@@ -49,29 +51,8 @@ _ARGUMENTS = ("y_true", "y_pred")
 def value_function(operation):
     """The function of an :class:`kldiv_fast._operations.Operation` that gives its value."""
 
-    def function(
-        y_true,
-        y_pred,
-        *,
-        axis=-1,
-        form="probs",
-        epsilon=1e-7,
-        temperature=1.0,
-        base=None,
-        reduction="mean",
-        sample_weight=None,
-        mask=None,
-        out=None,
-        num_threads=None,
-        ignore_class=None,
-        label_smoothing=0.0,
-        **parameters,
-    ):
-        options = Options.read(
-            operation, epsilon, base, num_threads, parameters, form, temperature,
-            ignore_class, label_smoothing,
-        )  # fmt: skip
-        problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
+    def function(y_true, y_pred, *, out=None, **given):
+        problem = prepare(y_true, y_pred, operation, given)
         return compute(problem, out)
 
     function.__name__ = function.__qualname__ = operation.name
@@ -81,34 +62,11 @@ def value_function(operation):
 def gradient_function(operation):
     """The one that gives its value and its gradients."""
 
-    def function(
-        y_true,
-        y_pred,
-        *,
-        wrt="y_pred",
-        axis=-1,
-        form="probs",
-        epsilon=1e-7,
-        temperature=1.0,
-        base=None,
-        reduction="mean",
-        sample_weight=None,
-        mask=None,
-        upstream=None,
-        out=None,
-        num_threads=None,
-        ignore_class=None,
-        label_smoothing=0.0,
-        **parameters,
-    ):
-        options = Options.read(
-            operation, epsilon, base, num_threads, parameters, form, temperature,
-            ignore_class, label_smoothing, "_value_and_grad",
-        )  # fmt: skip
+    def function(y_true, y_pred, *, wrt="y_pred", upstream=None, out=None, **given):
         names = _check_wrt(wrt)
-        if "labels" in options.forms and "y_true" in names:
+        problem = prepare(y_true, y_pred, operation, given, called="_value_and_grad")
+        if "labels" in problem.options.forms and "y_true" in names:
             raise ValueError(f"wrt is {wrt!r}; expected 'y_pred': labels have no gradient")
-        problem = prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options)
         value, gradients = _value_and_gradients(problem, wrt, names, upstream, out)
         return value, gradients[0] if isinstance(wrt, str) else gradients
 
@@ -117,6 +75,24 @@ def gradient_function(operation):
 
 
 # ---- a call ----
+
+# The keywords that all have, whatever they return.
+_DEFAULTS = {
+    "axis": -1,
+    "form": "probs",
+    "epsilon": 1e-7,
+    "temperature": 1.0,
+    "base": None,
+    "reduction": "mean",
+    "sample_weight": None,
+    "mask": None,
+    "where": None,
+    "num_threads": None,
+    "pseudocount": 0.0,
+    "ignore_class": None,
+    "label_smoothing": 0.0,
+    "validate": False,
+}
 
 
 class Options(NamedTuple):
@@ -129,38 +105,23 @@ class Options(NamedTuple):
     threads: int
     forms: tuple[str, str]  # y_true's and y_pred's
     temperature: float
-    ignored: int | None  # a label of rows that don't count
+    pseudocount: float
     smoothing: float  # of labels
 
     @staticmethod
-    def read(
-        operation,
-        epsilon,
-        base,
-        num_threads,
-        parameters,
-        form="probs",
-        temperature=1.0,
-        ignore_class=None,
-        label_smoothing=0.0,
-        called="",
-    ):
-        for name in parameters:
-            if name not in operation.parameters:
-                raise TypeError(
-                    f"{operation.name}{called}() got an unexpected keyword argument {name!r}"
-                )
-        forms = check_form(form)
+    def read(operation, keywords):
+        forms = check_form(keywords["form"])
+        threads = keywords["num_threads"]
         return Options(
             operation.number,
-            check_epsilon(epsilon, forms),
-            check_beta(parameters.get("beta", 0.5)),
-            scale_of_base(base),
-            0 if num_threads is None else check_threads(num_threads, "num_threads"),
+            check_epsilon(keywords["epsilon"], forms),
+            check_beta(keywords.get("beta", 0.5)),
+            scale_of_base(keywords["base"]),
+            0 if threads is None else check_threads(threads, "num_threads"),
             forms,
-            check_temperature(temperature, forms),
-            check_ignore_class(ignore_class, forms),
-            check_smoothing(label_smoothing, forms),
+            check_temperature(keywords["temperature"], forms),
+            check_pseudocount(keywords["pseudocount"], forms),
+            check_smoothing(keywords["label_smoothing"], forms),
         )
 
 
@@ -169,6 +130,7 @@ class Arranged(NamedTuple):
 
     true: np.ndarray
     pred: np.ndarray
+    where: np.ndarray | None
     class_ndim: int
     rows: tuple  # the batch's shape, weights and mask included
     weights: Weights
@@ -193,11 +155,13 @@ class Problem(NamedTuple):
             a.true, a.pred, a.class_ndim, a.rows, a.weights.weight, a.weights.mask, out,
             options.epsilon, options.threads, upstream, grad_true, grad_pred, progress,
             options.operation, options.beta, options.scale, forms, options.temperature, options.smoothing,
+            options.pseudocount, a.where,
         )  # fmt: skip
 
     def inputs(self):
-        weights = self.arranged.weights
-        return [x for x in (*self.given.values(), weights.weight, weights.mask) if x is not None]
+        where, weights = self.arranged.where, self.arranged.weights
+        beside = (where, weights.weight, weights.mask)
+        return [x for x in (*self.given.values(), *beside) if x is not None]
 
     def mean(self, total):
         """The reduced value of the rows' sum; a mean over nothing is 0."""
@@ -205,22 +169,35 @@ class Problem(NamedTuple):
         return self.dtype.type(total * scale / self.divisor if self.divisor else 0.0)
 
 
-def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
+def prepare(y_true, y_pred, operation, given, called=""):
     """Everything between a call's arguments and the core."""
+    defaults = operation.defaults() | _DEFAULTS
+    for name in given:
+        if name not in defaults:
+            raise TypeError(
+                f"{operation.name}{called}() got an unexpected keyword argument {name!r}"
+            )
+    keywords = defaults | given
+    options = Options.read(operation, keywords)
+    axis, reduction, mask = (keywords[name] for name in ("axis", "reduction", "mask"))
+    ignored = check_ignore_class(keywords["ignore_class"], options.forms)
     check_reduction(reduction)
     pred = as_array(y_pred, "y_pred")
     true = as_array(y_true, "y_true")
+    where = _read_where(keywords["where"])
     if is_sequence(y_pred):
         pred = pred.astype(np.float64)
     if "labels" in options.forms:
-        true, mask = _read_labels(true, pred, axis, mask, options.ignored)
+        true, mask = _read_labels(true, pred, axis, mask, ignored, where, options.smoothing)
     elif is_sequence(y_true) and is_float(pred.dtype):
         true = cast(true, pred.dtype)  # a list follows y_pred's type, as in Keras
     elif not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
         ranks = [x.ndim for x in match_ranks(true, pred)]
         check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
-    weights = _read_weights(sample_weight, mask, reduction)
-    arranged = _arrange(true, pred, axis, weights, options.forms)
+    weights = _read_weights(keywords["sample_weight"], mask, reduction)
+    arranged = _arrange(true, pred, axis, weights, where)
+    if keywords["validate"]:
+        check_rows(arranged, options.forms)
     return Problem(
         given={"y_true": true, "y_pred": pred},
         axis=axis,
@@ -232,10 +209,21 @@ def prepare(y_true, y_pred, axis, reduction, sample_weight, mask, options):
     )
 
 
-def _read_labels(labels, pred, axis, mask, ignored):
+def _read_where(where):
+    if where is None:
+        return None
+    where = as_array(where, "where")
+    if where.dtype.kind != "b":
+        refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
+    return where
+
+
+def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
     """One for each row, with an axis of length 1 in the classes' place; and the mask, without the rows that are ignored."""
     if labels.dtype.kind not in "iu":
         refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
+    if where is not None and smoothing:
+        raise ValueError("label_smoothing is given with where; expected one of them alone")
     axes = check_axes(axis, pred.ndim)
     if len(axes) != 1:
         raise ValueError(
@@ -263,27 +251,51 @@ def _read_labels(labels, pred, axis, mask, ignored):
     if ignored is not None:
         mask = labels != ignored if mask is None else (mask != 0) & (labels != ignored)
     labels = labels.astype(np.int64).reshape((1,) * (len(rows) - labels.ndim) + labels.shape)
+    if where is not None:
+        check_where(where, pred.shape)
+        _check_there(labels, counts, np.moveaxis(np.broadcast_to(where, pred.shape), at, -1))
     return np.expand_dims(labels, at), mask
+
+
+def _check_there(labels, counts, where):
+    """Whether `where` leaves each row's label in: its last axis is the classes'."""
+    each = np.where(counts, labels, 0)[..., np.newaxis]
+    each = np.broadcast_to(each, (*where.shape[:-1], 1))
+    missing = counts & ~np.take_along_axis(where, each, -1)[..., 0]
+    if missing.any():
+        row = _row(np.argwhere(missing)[0])
+        raise ValueError(
+            f"y_true has in row {row} a label whose class where leaves out; expected one of the others"
+        )
+
+
+def _row(index):
+    """A row's index, as it is told: a number, or a tuple of several."""
+    index = tuple(int(i) for i in index)
+    return index[0] if len(index) == 1 else index
 
 
 def _check_range(labels, counts, classes):
     wrong = counts & ((labels < 0) | (labels >= classes))
     if wrong.any():
-        row = tuple(int(i) for i in np.argwhere(wrong)[0])
-        row = row[0] if len(row) == 1 else row
+        row = tuple(np.argwhere(wrong)[0])
         raise ValueError(
-            f"y_true has the label {labels[row]} in row {row}; expected one in [0, {classes})"
+            f"y_true has the label {labels[row]} in row {_row(row)}; expected one in [0, {classes})"
         )
 
 
-def _arrange(true, pred, axis, weights, forms=PROBS):
+def _arrange(true, pred, axis, weights, where=None):
     true, pred = match_ranks(true, pred)
     shape = broadcast_shape(true, pred)
     axes = check_axes(axis, len(shape))
-    true, pred = classes_last(true, len(shape), axes), classes_last(pred, len(shape), axes)
+    arrays = [true, pred]
+    if where is not None:
+        check_where(where, shape)
+        arrays.append(where)
+    arrays = [classes_last(x, len(shape), axes) for x in arrays]
     rows = tuple(n for i, n in enumerate(shape) if i not in axes)
-    true, pred, rows, weights = attach_weights(true, pred, rows, weights, forms)
-    return Arranged(true, pred, len(axes), rows, weights)
+    arrays, rows, weights = attach_weights(arrays, rows, weights)
+    return Arranged(*arrays, *([None] if where is None else []), len(axes), rows, weights)
 
 
 def _read_weights(sample_weight, mask, reduction):

@@ -59,6 +59,13 @@ def _slope(xp, x, other, slope):
 # ---- other forms than probabilities ----
 
 
+def present(xp, form, x, where, pseudocount):
+    """The elements that `where` (or None: all) says are there; others are a probability of 0 in both inputs, which adds 0."""
+    if form == "counts" and pseudocount != 0:
+        x = x + pseudocount
+    return x if where is None else xp.where(where, x, -xp.inf if form in LOGS else 0)
+
+
 def probabilities(xp, form, x, temperature):
     """What the numbers of rows stand for, unclipped. Exponentials end at the core's floor: see :func:`lacking`."""
     if form == "counts":

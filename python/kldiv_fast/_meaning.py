@@ -82,6 +82,14 @@ def check_temperature(temperature, forms=PROBS):
     return value
 
 
+def check_pseudocount(pseudocount, forms=PROBS):
+    expected = "a finite number, not below 0"
+    value = _number(pseudocount, "pseudocount", expected, lambda x: 0 <= x < math.inf)
+    if value != 0 and "counts" not in forms:
+        raise ValueError(f"pseudocount is {pseudocount!r}, which is for counts alone; expected 0")
+    return value
+
+
 def check_smoothing(smoothing, forms):
     value = _number(smoothing, "label_smoothing", "a number in [0, 1]", lambda x: 0 <= x <= 1)
     if value != 0 and "labels" not in forms:
@@ -236,6 +244,18 @@ def broadcast_shape(true, pred):
         ) from None
 
 
+def check_where(where, shape):
+    """`where` may name no element that the inputs don't have."""
+    try:
+        fits = broadcast(tuple(where.shape), tuple(shape)) == tuple(shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"where has shape {tuple(where.shape)}; expected one that broadcasts to the inputs' {tuple(shape)}"
+        )
+
+
 def classes_last(x, ndim, axes):
     x = x.reshape((1,) * (ndim - x.ndim) + x.shape) if x.ndim < ndim else x
     if axes == tuple(range(ndim - len(axes), ndim)):
@@ -275,31 +295,31 @@ def _match_mask(mask, weight):
     return mask, weight
 
 
-def attach_weights(true, pred, rows, weights, forms=PROBS):
-    """Rows and weights brought to one rank, by views, and the shape that both broadcast to."""
+def attach_weights(arrays, rows, weights):
+    """Arrays of rows, and weights, brought to one rank, by views; and the rows' shape that all broadcast to."""
     given = [x for x in (weights.weight, weights.mask) if x is not None]
     if not given:
-        return true, pred, rows, weights
+        return arrays, rows, weights
     shape = broadcast(*(x.shape for x in given))
     if len(rows) == len(shape) + 1 and rows[-1] == 1:
         if len(shape) == 1:
             given = [x[..., np.newaxis] for x in given]
         else:
             last = len(rows) - 1
-            true, pred, rows = _drop_axis(true, last), _drop_axis(pred, last), rows[:-1]
+            arrays, rows = [_drop_axis(x, last) for x in arrays], rows[:-1]
     elif len(shape) == len(rows) + 1 and shape[-1] == 1:
         if len(rows) == 1:
-            true, pred, rows = true[:, np.newaxis], pred[:, np.newaxis], (*rows, 1)
+            arrays, rows = [x[:, np.newaxis] for x in arrays], (*rows, 1)
         else:
             given = [x[..., 0] if x.ndim == len(shape) else x for x in given]
     weight = given.pop(0) if weights.weight is not None else None
     mask = given[0] if given else None
     shapes = (None if x is None else tuple(x.shape) for x in (weight, mask))
-    rows = _rows_beside(rows, *shapes, forms)
-    return true, pred, rows, Weights(weight, mask, weights.scale)
+    rows = _rows_beside(rows, *shapes)
+    return arrays, rows, Weights(weight, mask, weights.scale)
 
 
-def _rows_beside(rows, weight, mask, forms):
+def _rows_beside(rows, weight, mask):
     """The rows' shape, with a weight's shape and a mask's (or None). A weight may repeat rows, as in Keras; a mask may not."""
     if weight is not None:
         try:
@@ -314,11 +334,9 @@ def _rows_beside(rows, weight, mask, forms):
         except ValueError:
             masked = None
         if masked is None or math.prod(masked) != math.prod(rows):
-            t, p = ("-np.inf" if form in LOGS else "0" for form in forms)
             raise ValueError(
                 f"mask has shape {mask}, which does not broadcast to the rows' shape {rows}; a mask leaves out rows. "
-                f"Classes are left out where {f'both are {t}' if t == p else f'y_true is {t} and y_pred {p}'}: "
-                f"np.where(keep, y_true, {t}), np.where(keep, y_pred, {p})"
+                "Classes are left out by where=keep"
             )
         rows = masked
     return rows

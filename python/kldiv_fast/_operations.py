@@ -144,6 +144,8 @@ epsilon : float in [0, 1) or None, default 1e-7
 _TEMPERATURE = """\
 temperature : float, default 1.0
     What logits are divided by, finite and above 0. Other forms have none but 1.
+pseudocount : float, default 0.0
+    Added to each of the counts, finite and not below 0. Other forms have none but 0.
 """
 
 _REST = """\
@@ -159,6 +161,10 @@ sample_weight : array_like, optional
 mask : array_like of bool or integers, optional
     False (0) where a row counts as 0, whatever it holds, of a shape that broadcasts to the rows'. A
     mean is then over the rows that count.
+where : array_like of bool, optional
+    False where an element is as if its class were not there: it is not read, is in no sum that
+    counts or logits are divided by, adds 0, and has a gradient of 0. Of a shape that broadcasts to
+    that of the inputs. A row without any is that of no classes: 0 of probabilities, else NaN.
 """
 
 _THREADS = """\
@@ -171,7 +177,13 @@ _LABELS = """\
 ignore_class : int, optional
     A label of rows that do not count, as with `mask`.
 label_smoothing : float in [0, 1], default 0.0
-    So much of each label's probability is spread over all classes alike, as in Keras.
+    So much of each label's probability is spread over all classes alike, as in Keras. Not beside
+    `where`.
+validate : bool, default False
+    Whether rows that are not what `form` says are an error, which takes several times as long:
+    probabilities below 0, above 1 or NaN, or of another sum than 1 by more than their dtype's
+    rounding; counts below 0, infinite or NaN; logarithms of such probabilities; logits that are NaN
+    or inf.
 """
 
 _RAISES = """\
@@ -179,7 +191,7 @@ Raises
 ------
 ValueError
     If shapes do not broadcast, an argument has a value that is not in its range, labels contradict
-    each other, or a table has a missing value.
+    each other, a table has a missing value, or `validate` finds a row that is not of its form.
 TypeError
     If an argument is of a type or dtype that is not among those above.
 """
@@ -187,7 +199,8 @@ TypeError
 # The first line of these two is the signature, in the form that inspect.signature reads.
 _VALUE = """\
 {name}(y_true, y_pred, *, {signature}axis=-1, form='probs', epsilon=1e-07, temperature=1.0, \
-base=None, reduction='mean', sample_weight=None, mask=None, out=None, num_threads=None, ignore_class=None, label_smoothing=0.0)
+pseudocount=0.0, base=None, reduction='mean', sample_weight=None, mask=None, where=None, out=None, num_threads=None, \
+ignore_class=None, label_smoothing=0.0, validate=False)
 --
 
 {title} of probability distributions, in nats.
@@ -239,7 +252,8 @@ Examples
 
 _GRADIENT = """\
 {name}_value_and_grad(y_true, y_pred, *, {signature}wrt='y_pred', axis=-1, form='probs', epsilon=1e-07, \
-temperature=1.0, base=None, reduction='mean', sample_weight=None, mask=None, upstream=None, out=None, num_threads=None, ignore_class=None, label_smoothing=0.0)
+temperature=1.0, pseudocount=0.0, base=None, reduction='mean', sample_weight=None, mask=None, where=None, upstream=None, \
+out=None, num_threads=None, ignore_class=None, label_smoothing=0.0, validate=False)
 --
 
 {title} and its gradient, in nats, from one pass over the inputs.

@@ -124,14 +124,15 @@ def _divergence(operation, y_true, y_pred, given):
     axes = _meaning.check_axes(keywords["axis"], max(true.ndim, pred.ndim))
     check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
     shape = _meaning.broadcast_shape(true, pred)
+    true, pred = _present(
+        (true, pred), shape, settings.forms, keywords["where"], keywords["pseudocount"]
+    )
     true, pred = (_rows_by_classes(x, shape, axes) for x in (true, pred))
     values = rows(true, pred, settings)
     weights = _meaning.Weights()
     if sample_weight is not None or mask is not None:
         weights = _read_weights(sample_weight, mask, reduction, values.dtype)
-        values, _, _, weights = _meaning.attach_weights(
-            values, values, values.shape, weights, settings.forms
-        )
+        (values,), _, weights = _meaning.attach_weights([values], values.shape, weights)
     return _reduce(values, weights, reduction)
 
 
@@ -290,6 +291,21 @@ def _as_arrays(y_true, y_pred):
         wide = _meaning.result_dtype(true.dtype, pred.dtype)
         true, pred = true.astype(wide), pred.astype(wide)
     return true, pred
+
+
+def _present(inputs, shape, forms, where, pseudocount):
+    """Both inputs without what `where` leaves out, and with what is added to counts."""
+    if where is not None:
+        where = jnp.asarray(_read(where, "where"))
+        if where.dtype != bool:
+            refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
+        _meaning.check_where(where, shape)
+    if _meaning.check_pseudocount(pseudocount, forms) != 0:  # which 16 bits would round away
+        inputs = [_wide(x) for x in inputs]
+    return [
+        _formulas.present(jnp, form, x, where, pseudocount)
+        for form, x in zip(forms, inputs, strict=True)
+    ]
 
 
 def _rows_by_classes(x, shape, axes):

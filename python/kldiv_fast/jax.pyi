@@ -25,6 +25,8 @@ def kl(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> jax.Array: ...
 def generalized_kl(
     y_true: Any,
@@ -38,6 +40,8 @@ def generalized_kl(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> jax.Array: ...
 def jsd(
     y_true: Any,
@@ -52,6 +56,8 @@ def jsd(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> jax.Array: ...
 def jeffreys(
     y_true: Any,
@@ -65,4 +71,6 @@ def jeffreys(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> jax.Array: ...

@@ -241,11 +241,12 @@ def _composed(operation, y_true, y_pred, keywords):
     true, pred = _meaning.match_ranks(*_one_dtype(true, pred))
     true, pred = _broadcast(true, pred)
     axes = _meaning.check_axes(keywords["axis"], true.ndim)
+    true, pred = _present((true, pred), settings.forms, keywords["where"], keywords["pseudocount"])
     values = rows(_classes_last(true, axes), _classes_last(pred, axes), settings)
     if keywords["sample_weight"] is None and keywords["mask"] is None:
         return _reduce(values, reduction)
     weights = keywords["sample_weight"], keywords["mask"]
-    return _reduce_weighted(values, *weights, reduction, settings.forms)
+    return _reduce_weighted(values, *weights, reduction)
 
 
 def rows(y_true, y_pred, settings):
@@ -289,6 +290,21 @@ def _broadcast(true, pred):
     return true.expand(shape), pred.expand(shape)
 
 
+def _present(inputs, forms, where, pseudocount):
+    """Both inputs, of one shape, without what `where` leaves out, and with what is added to counts."""
+    if where is not None:
+        where = _as_tensor(where, "where")
+        if where.dtype != torch.bool:
+            refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
+        _meaning.check_where(where, inputs[0].shape)
+    if _meaning.check_pseudocount(pseudocount, forms) != 0:  # which 16 bits would round away
+        inputs = [x.to(_result_dtype(x)) for x in inputs]
+    return [
+        _formulas.present(torch, form, x, where, pseudocount)
+        for form, x in zip(forms, inputs, strict=True)
+    ]
+
+
 def _classes_last(x, axes):
     if not axes:  # a 0-d input is one row of one class
         return x.reshape(1)
@@ -311,13 +327,11 @@ def _reduce(values, reduction, total_weight=None):
     return values.mean()
 
 
-def _reduce_weighted(values, sample_weight, mask, reduction, forms):
+def _reduce_weighted(values, sample_weight, mask, reduction):
     """Keras's reduction: weight and mask made equal in rank to each other, then to the rows."""
     dtype = values.dtype
     weights = _read_weights(sample_weight, mask, reduction, dtype)
-    values, _, _, weights = _meaning.attach_weights(
-        values, values, tuple(values.shape), weights, forms
-    )
+    (values,), _, weights = _meaning.attach_weights([values], tuple(values.shape), weights)
     weight = weights.weight
     if weights.mask is not None:
         values = torch.where(weights.mask, values, 0)

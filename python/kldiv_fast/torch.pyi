@@ -25,6 +25,8 @@ def kl(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> torch.Tensor: ...
 def generalized_kl(
     y_true: torch.Tensor,
@@ -38,6 +40,8 @@ def generalized_kl(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> torch.Tensor: ...
 def jsd(
     y_true: torch.Tensor,
@@ -52,6 +56,8 @@ def jsd(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> torch.Tensor: ...
 def jeffreys(
     y_true: torch.Tensor,
@@ -65,4 +71,6 @@ def jeffreys(
     reduction: str | None = "mean",
     sample_weight: Any = None,
     mask: Any = None,
+    where: Any = None,
+    pseudocount: float = 0.0,
 ) -> torch.Tensor: ...

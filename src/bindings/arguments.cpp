@@ -10,9 +10,9 @@
 
 namespace {
 
-constexpr const char *kNames[kArguments] = {"y_true",    "y_pred",        "axis",     "epsilon", "base",
-                                            "reduction", "sample_weight", "mask",     "out",     "num_threads",
-                                            "beta",      "wrt",           "upstream", "form",    "temperature"};
+constexpr const char *kNames[kArguments] = {
+    "y_true",      "y_pred", "axis", "epsilon",  "base", "reduction",   "sample_weight", "mask", "out",
+    "num_threads", "beta",   "wrt",  "upstream", "form", "temperature", "pseudocount",   "where"};
 
 struct NamedReduction {
     const char *name;
@@ -75,10 +75,15 @@ bool read_temperature(PyObject *object, double &temperature) {
     return read_number(object, temperature) && temperature > 0 && std::isfinite(temperature);
 }
 
-// What is of logits alone, and what is of probabilities.
+bool read_pseudocount(PyObject *object, double &pseudocount) {
+    return read_number(object, pseudocount) && pseudocount >= 0 && std::isfinite(pseudocount);
+}
+
+// What is of logits or counts alone, and what is of probabilities.
 bool fits_forms(const Function &function, const kldiv_options &options) {
     const kldiv_options &defaults = function.defaults;
-    if (!has_logits(options) && options.temperature != defaults.temperature) return false;
+    if (!has_form(options, KLDIV_LOGITS) && options.temperature != defaults.temperature) return false;
+    if (!has_form(options, KLDIV_COUNTS) && options.pseudocount != defaults.pseudocount) return false;
     return are_probs(options) || options.clip == 0 || options.epsilon == defaults.epsilon;
 }
 
@@ -165,10 +170,11 @@ bool read_options(const Function &function, const Arguments &arguments, kldiv_op
     if (PyObject *beta = arguments[kBeta]; beta != nullptr)
         if (!read_number(beta, options.beta) || !(options.beta >= 0 && options.beta <= 1)) return false;
     if (arguments.has(kNumThreads) && !read_threads(arguments[kNumThreads], options.num_threads)) return false;
-    PyObject *form = arguments[kForm], *temperature = arguments[kTemperature];
-    if (form == nullptr && temperature == nullptr) return true;
+    PyObject *form = arguments[kForm], *temperature = arguments[kTemperature], *pseudocount = arguments[kPseudocount];
+    if (form == nullptr && temperature == nullptr && pseudocount == nullptr) return true;
     if (form != nullptr && !read_forms(function, form, options)) return false;
     if (temperature != nullptr && !read_temperature(temperature, options.temperature)) return false;
+    if (pseudocount != nullptr && !read_pseudocount(pseudocount, options.pseudocount)) return false;
     return fits_forms(function, options);
 }
 

@@ -21,13 +21,15 @@ enum Argument {
     kBeta,  // of operations that have it
     kWrt,   // these two of a function that gives gradients
     kUpstream,
-    kForm,  // these two last, so that the others are found as soon as before
+    kForm,  // these last, so that the others are found as soon as before
     kTemperature,
+    kPseudocount,
+    kWhere,
     kArguments
 };
 
-inline bool has_logits(const kldiv_options &options) {
-    return options.y_true_form == KLDIV_LOGITS || options.y_pred_form == KLDIV_LOGITS;
+inline bool has_form(const kldiv_options &options, kldiv_form form) {
+    return options.y_true_form == form || options.y_pred_form == form;
 }
 // Otherwise probabilities are made of rows, so that an element's part in its row hangs on the others.
 inline bool are_probs(const kldiv_options &options) {
@@ -70,7 +72,7 @@ struct Arguments {
 // From a vectorcall.
 bool read_arguments(const Function &function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
                     Arguments &arguments);
-// epsilon, base, beta, num_threads, form and temperature.
+// epsilon, base, beta, num_threads, form, temperature and pseudocount.
 bool read_options(const Function &function, const Arguments &arguments, kldiv_options &options);
 bool read_reduction(const Function &function, const Arguments &arguments, Reduction &reduction);
 // A float or an integer of Python's.

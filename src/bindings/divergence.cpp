@@ -132,7 +132,7 @@ bool lie_alike(const Fields &a, const Fields &b) {
 bool wants_a_plain_sum(const Call &call) {
     const Arguments &arguments = call.arguments;
     return !call.wants_rows() && !arguments.has(kSampleWeight) && !arguments.has(kMask) && !arguments.has(kOut) &&
-           are_probs(call.problem.options);
+           !arguments.has(kWhere) && are_probs(call.problem.options);
 }
 
 bool is_plain(const Call &call) {
@@ -302,13 +302,24 @@ bool count_elements(Call &call) {
     return true;
 }
 
+// Which elements there are, of a shape that broadcasts to the inputs'.
+bool read_where(Call &call) {
+    if (!call.arguments.has(kWhere)) return true;
+    PyObject *object = call.arguments[kWhere];
+    if (!arrays::is_array(object)) return false;
+    const Fields &where = arrays::fields(object);
+    if (!arrays::is_mask(where) || where.nd > call.ndim) return false;
+    call.problem.operands[KLDIV_WHERE].data = where.data;
+    return move_over_inputs(call, KLDIV_WHERE, where);
+}
+
 bool arrange(Call &call, Beside &beside) {
     if (!arrange_inputs(call) || !read_beside(call, beside) || (beside.any() && !attach(call, beside))) return false;
     if (beside.weight != nullptr && !move_over_rows(call, KLDIV_WEIGHT, *beside.weight)) return false;
     if (beside.mask != nullptr && !move_over_rows(call, KLDIV_MASK, *beside.mask)) return false;
     call.problem.axes = call.axes;
     return move_over_inputs(call, KLDIV_Y_TRUE, *call.inputs[0]) &&
-           move_over_inputs(call, KLDIV_Y_PRED, *call.inputs[1]) && count_elements(call);
+           move_over_inputs(call, KLDIV_Y_PRED, *call.inputs[1]) && read_where(call) && count_elements(call);
 }
 
 // ---- What a mean divides by ----
@@ -415,7 +426,7 @@ bool has_rows_shape(const Call &call, const Fields &array) {
 
 // Whether an array that is written lies apart from all that is read.
 bool lies_apart(const Call &call, const arrays::Extent &extent) {
-    for (const Argument name : {kYTrue, kYPred, kSampleWeight, kMask, kUpstream}) {
+    for (const Argument name : {kYTrue, kYPred, kWhere, kSampleWeight, kMask, kUpstream}) {
         PyObject *read = call.arguments[name];
         if (read == nullptr || read == Py_None || !arrays::is_array(read)) continue;
         if (extent.overlaps(arrays::Extent(arrays::fields(read)))) return false;
@@ -542,7 +553,7 @@ PyObject *answer(Call &call) {
         for (int i = 0; i < call.inputs[0]->nd; ++i) n *= call.inputs[0]->dimensions[i];
         if (n != 0) return run_plain(call, n);
     }
-    for (int role = KLDIV_WEIGHT; role < KLDIV_OPERANDS; ++role) call.problem.operands[role] = {};
+    for (int role = KLDIV_WHERE; role < KLDIV_OPERANDS; ++role) call.problem.operands[role] = {};
     Beside beside;
     Results results;
     if (!arrange(call, beside)) return nullptr;

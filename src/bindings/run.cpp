@@ -126,6 +126,8 @@ void check(const kldiv_options &options) {
         throw py::value_error("temperature must be finite and above 0");
     for (const int form : {options.y_true_form, options.y_pred_form})
         if (form < 0 || form >= KLDIV_FORM_COUNT) throw py::value_error("there is no such form");
+    if (!(options.pseudocount >= 0 && std::isfinite(options.pseudocount)))
+        throw py::value_error("pseudocount must be finite and not below 0");
     if (options.y_pred_form == KLDIV_LABELS) throw py::value_error("labels are for y_true alone");
     if (!(options.smoothing >= 0 && options.smoothing <= 1)) throw py::value_error("smoothing must lie in [0, 1]");
 }
@@ -135,13 +137,14 @@ using Forms = std::pair<int, int>;
 constexpr Forms kProbs = {KLDIV_PROBS, KLDIV_PROBS};
 
 kldiv_options options_of(int operation, std::optional<double> epsilon, double beta, double scale, int num_threads,
-                         const Forms &forms, double temperature, double smoothing = 0) {
+                         const Forms &forms, double temperature, double smoothing = 0, double pseudocount = 0) {
     kldiv_options options = KLDIV_DEFAULTS;
     options.operation = static_cast<kldiv_operation>(operation);
     options.y_true_form = static_cast<kldiv_form>(forms.first);
     options.y_pred_form = static_cast<kldiv_form>(forms.second);
     options.temperature = temperature;
     options.smoothing = smoothing;
+    options.pseudocount = pseudocount;
     options.clip = epsilon.has_value();
     options.epsilon = epsilon.value_or(0);
     options.beta = beta;
@@ -173,21 +176,25 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
                const Optional &weight, const Optional &mask, Optional out, std::optional<double> epsilon,
                int num_threads, const Optional &upstream, Optional grad_y_true, Optional grad_y_pred,
                const std::optional<py::function> &progress, int operation, double beta, double scale,
-               const Forms &forms, double temperature, double smoothing) {
+               const Forms &forms, double temperature, double smoothing, double pseudocount, const Optional &where) {
     Nest nest = nest_of(y_true, y_pred, class_ndim, batch_shape);
     if (forms.first == KLDIV_LABELS) check_labels(y_true, nest);
     kldiv_problem problem{};
     problem.batch_ndim = nest.batch_ndim;
     problem.class_ndim = class_ndim;
     problem.axes = nest.axes;
-    problem.options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature, smoothing);
+    problem.options =
+        options_of(operation, epsilon, beta, scale, num_threads, forms, temperature, smoothing, pseudocount);
     problem.operands[KLDIV_Y_TRUE] = input(y_true);
     problem.operands[KLDIV_Y_PRED] = input(y_pred);
-    if (mask) {
-        if (mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
-        problem.operands[KLDIV_MASK] = input(*mask);
-        nest.move(KLDIV_MASK, *mask, nest.batch_ndim, "mask");
-    }
+    const auto add_bools = [&](kldiv_role role, const Optional &array, int ndim, const char *name) {
+        if (!array) return;
+        if (array->dtype().kind() != 'b') throw py::type_error(std::string(name) + " must be bool");
+        problem.operands[role] = input(*array);
+        nest.move(role, *array, ndim, name);
+    };
+    add_bools(KLDIV_MASK, mask, nest.batch_ndim, "mask");
+    add_bools(KLDIV_WHERE, where, nest.ndim, "where");
     const auto add_factor = [&](kldiv_role role, const Optional &array, const char *name) {
         if (!array) return;
         problem.operands[role] = factor(*array, name);
@@ -253,7 +260,8 @@ void add_run(py::module_ &m) {
     m.def("run", &run, "y_true"_a, "y_pred"_a, "class_ndim"_a, "batch_shape"_a, "weight"_a, "mask"_a, "out"_a,
           "epsilon"_a, "num_threads"_a, "upstream"_a = py::none(), "grad_y_true"_a = py::none(),
           "grad_y_pred"_a = py::none(), "progress"_a = py::none(), "operation"_a = 0, "beta"_a = 0.5, "scale"_a = 1.0,
-          "forms"_a = kProbs, "temperature"_a = 1.0, "smoothing"_a = 0.0);
+          "forms"_a = kProbs, "temperature"_a = 1.0, "smoothing"_a = 0.0, "pseudocount"_a = 0.0,
+          "where"_a = py::none());
     m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
           "scale"_a = 1.0, "forms"_a = kProbs, "temperature"_a = 1.0);

@@ -73,6 +73,7 @@ struct Kernels {
 struct RowParameters {
     Parameters of_probs;
     double inverse_temperature;  // of logits
+    double pseudocount;          // of counts
     double hot, cold;            // the probabilities of a label's class, and of all others
     kldiv_form forms[2];         // y_true's and y_pred's
     bool gradients[2];           // whether those with respect to them are wanted

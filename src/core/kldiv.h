@@ -59,7 +59,7 @@ typedef enum {
 /* What the numbers of an input are, and what makes probabilities of them: */
 typedef enum {
     KLDIV_PROBS,
-    KLDIV_COUNTS,    /* x / the row's sum */
+    KLDIV_COUNTS,    /* x / the row's sum, each x with `pseudocount` added */
     KLDIV_LOG_PROBS, /* e^x */
     KLDIV_LOGITS,    /* softmax(x / temperature) over the row's classes */
     KLDIV_LABELS,    /* y_true alone, int64 and native: the row's class, in [0, classes), whose probability is 1. There
@@ -71,6 +71,8 @@ typedef enum {
 typedef enum {
     KLDIV_Y_TRUE,
     KLDIV_Y_PRED,
+    KLDIV_WHERE,       /* bytes: where 0 the element is as if its class were not there, its gradients 0. Not beside
+                          labels that are smoothed */
     KLDIV_WEIGHT,      /* float32 or float64, native: factor of each row's value and gradients */
     KLDIV_MASK,        /* bytes: where 0 the row counts as 0, its gradients too, and is not read */
     KLDIV_LABEL,       /* NULL: the core puts y_true here where it is KLDIV_LABELS */
@@ -90,7 +92,8 @@ typedef struct {
 } kldiv_operand;
 
 /* One axis of the loop nest: its extent and, in bytes, how far each operand moves along it. 0: the same element again; a
- * gradient that doesn't move is summed along the axis, in float64. Along class axes only inputs and gradients move. */
+ * gradient that doesn't move is summed along the axis, in float64. Along class axes only inputs, KLDIV_WHERE and
+ * gradients move. */
 typedef struct {
     int64_t extent;
     int64_t strides[KLDIV_OPERANDS];
@@ -104,6 +107,7 @@ typedef struct {
                            themselves or KLDIV_LABELS */
     double epsilon;     /* lower bound of the clip, in [0, 1) */
     double temperature; /* of logits: above 0, and finite */
+    double pseudocount; /* of counts: not below 0, and finite */
     double smoothing;   /* of labels, in [0, 1]: so much of each row is spread over all its classes alike */
     double beta;  /* KLDIV_JSD: the weight of y_true's side, in [0, 1]. At 0 it is KLDIV_KL, at 1 that of the swapped */
     double scale; /* of values and gradients: 1, or 1 / log(base) */
@@ -113,7 +117,7 @@ typedef struct {
     void *poll_data;
 } kldiv_options;
 
-#define KLDIV_DEFAULTS {KLDIV_KL, KLDIV_PROBS, KLDIV_PROBS, 1, 1e-7, 1, 0, 0.5, 1, 0, 0, 0}
+#define KLDIV_DEFAULTS {KLDIV_KL, KLDIV_PROBS, KLDIV_PROBS, 1, 1e-7, 1, 0, 0, 0.5, 1, 0, 0, 0}
 
 /* The whole problem. Batch axes number the rows, class axes are summed over. Pointers are borrowed. */
 typedef struct {

@@ -114,7 +114,7 @@ inline bool elements_continue(const kldiv_axis &outer, const kldiv_axis &inner) 
         if (!continues(outer, inner, k)) return false;
     for (const kldiv_role k : kGradients)
         if (!continues(outer, inner, k)) return false;
-    return true;
+    return continues(outer, inner, KLDIV_WHERE);
 }
 
 // Widest strides outermost, others as they come. (std::stable_sort takes memory for its buffer, and a tenth of a small call.)

@@ -43,7 +43,7 @@ bool follow_inputs(const kldiv_problem &problem) {
 }
 
 bool is_one_tile(const kldiv_problem &problem) {
-    return is_small(problem) && lie_side_by_side(problem) &&
+    return is_small(problem) && lie_side_by_side(problem) && !has(problem, KLDIV_WHERE) &&
            (has_gradients(problem) ? follow_inputs(problem) : keeps_rows(problem));
 }
 

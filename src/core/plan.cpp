@@ -40,10 +40,13 @@ bool readable(const kldiv_operand &array, int64_t stride, int64_t extent) {
 void choose_operands(Plan &plan) {
     const kldiv_axis &along = plan.kernel_axis();
     const kldiv_operand &y_true = plan.operands[KLDIV_Y_TRUE], &y_pred = plan.operands[KLDIV_Y_PRED];
-    const bool t = readable(y_true, along.strides[KLDIV_Y_TRUE], along.extent),
-               p = readable(y_pred, along.strides[KLDIV_Y_PRED], along.extent);
+    const bool as_they_are = !plan.has(KLDIV_WHERE);  // otherwise tiles are packed, without what is left out
+    const bool t = as_they_are && readable(y_true, along.strides[KLDIV_Y_TRUE], along.extent),
+               p = as_they_are && readable(y_pred, along.strides[KLDIV_Y_PRED], along.extent);
     const bool same = y_true.dtype == y_pred.dtype;
-    plan.kernel_dtype = same && t && p ? y_true.dtype : is_float64_work(y_true, y_pred) ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
+    // A count that is left out is -pseudocount, which float32 may not have.
+    const bool wide = is_float64_work(y_true, y_pred) || (!as_they_are && plan.options.pseudocount != 0);
+    plan.kernel_dtype = same && t && p ? y_true.dtype : wide ? KLDIV_FLOAT64 : KLDIV_FLOAT32;
     plan.t_in_place = t && y_true.dtype == plan.kernel_dtype;
     plan.p_in_place = p && y_pred.dtype == plan.kernel_dtype;
 }
@@ -128,6 +131,7 @@ void cut(Plan &plan) {
 }
 
 Way choose_way(const Plan &plan) {
+    if (plan.has(KLDIV_WHERE)) return Way::scattered;  // which is where zeros come in
     const kldiv_axis &along = plan.kernel_axis();
     const int64_t size = item_size(plan.work_dtype());
     int64_t bytes = 0;
@@ -152,6 +156,7 @@ RowParameters choose_row_parameters(const Plan &plan) {
     const bool clipped = options.clip && reads_probs(options);
     return {clipped ? Parameters{options.epsilon, 1, options.beta} : unclipped(options.beta),
             1 / options.temperature,
+            options.pseudocount,
             1 - options.smoothing + cold,
             cold,
             {options.y_true_form, options.y_pred_form},

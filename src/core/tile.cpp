@@ -2,6 +2,7 @@
 #include "tile.hpp"
 
 #include <cassert>
+#include <limits>
 
 #include "convert.hpp"
 
@@ -21,7 +22,7 @@ Grid grid_at(const Cursor &at, kldiv_role role, int64_t rows, const kldiv_axis &
 
 Operand packed(const Plan &plan, kldiv_role role, const Grid &grid, Packed &buffer) {
     assert(grid.rows * grid.cols <= kLargestTile);
-    const bool again = buffer.source == grid.data && buffer.cols == grid.cols &&
+    const bool again = !plan.has(KLDIV_WHERE) && buffer.source == grid.data && buffer.cols == grid.cols &&
                        (grid.rows == 1 || grid.row_stride == 0) && grid.rows <= buffer.rows;
     if (!again) {
         pack(plan.operands[role], grid, plan.kernel_dtype, buffer.elements);
@@ -37,11 +38,37 @@ Operand input_at(const Plan &plan, kldiv_role role, bool in_place, const Cursor 
     return packed(plan, role, grid, buffer);
 }
 
+// What makes an element a probability of 0: a class that isn't there, where both sides have it.
+double nothing(const kldiv_options &options, kldiv_form form) {
+    if (form == KLDIV_LOG_PROBS || form == KLDIV_LOGITS) return -std::numeric_limits<double>::infinity();
+    return form == KLDIV_COUNTS ? -options.pseudocount : 0;
+}
+
+template <class Element>
+void leave_out(const Grid &where, double value, double *elements) {
+    Element *row = reinterpret_cast<Element *>(elements);
+    for (int64_t r = 0; r < where.rows; ++r, row += where.cols) {
+        const char *at = where.data + r * where.row_stride;
+        for (int64_t c = 0; c < where.cols; ++c)
+            row[c] = at[c * where.col_stride] == 0 ? static_cast<Element>(value) : row[c];
+    }
+}
+
+// elements = value where the tile has none, of a tile of side-by-side elements.
+void leave_out(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, double value, double *elements) {
+    if (!plan.has(KLDIV_WHERE)) return;
+    const Grid where = grid_at(at, KLDIV_WHERE, rows, plan.other_axis(), cols, plan.kernel_axis());
+    plan.work_dtype() == KLDIV_FLOAT32 ? leave_out<float>(where, value, elements)
+                                       : leave_out<double>(where, value, elements);
+}
+
 }  // namespace
 
 Tile tile_at(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, TileBuffers &work) {
     const Operand t = input_at(plan, KLDIV_Y_TRUE, plan.t_in_place, at, rows, cols, work.t),
                   p = input_at(plan, KLDIV_Y_PRED, plan.p_in_place, at, rows, cols, work.p);
+    leave_out(plan, at, rows, cols, nothing(plan.options, plan.options.y_true_form), work.t.elements);
+    leave_out(plan, at, rows, cols, nothing(plan.options, plan.options.y_pred_form), work.p.elements);
     return {t.data, p.data, t.stride, p.stride, rows, cols, nullptr, 0};
 }
 
@@ -73,8 +100,9 @@ Output output_at(const Plan &plan, const Cursor &at, const Tile &tile, bool toge
 }
 
 void deliver(const Plan &plan, const Cursor &at, int64_t rows, int64_t cols, const TileBuffers &work) {
-    const auto one = [&](kldiv_role grad, const double *staged) {
+    const auto one = [&](kldiv_role grad, double *staged) {
         if (!plan.has(grad)) return;
+        leave_out(plan, at, rows, cols, 0, staged);
         const Grid grid = grid_at(at, grad, rows, plan.other_axis(), cols, plan.kernel_axis());
         plan.way == Way::streamed ? stream(staged, item_size(plan.work_dtype()), grid)
                                   : unpack(staged, plan.work_dtype(), plan.operands[grad].dtype, grid);

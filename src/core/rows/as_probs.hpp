@@ -1,7 +1,7 @@
 // Rows of any pair of forms: a segment at a time they are made probabilities, which the operation's own loops then read. So
 // every divergence of the table takes every form.
 //
-//     probs  t = x      counts  t = x / sum x      log_probs  t = e^x      logits  t = e^((x - max x) / T) / their sum
+//     probs  t = x      counts  t = (x + c) / sum (x + c)      log_probs  t = e^x      logits  t = e^((x - max x) / T) / their sum
 //     labels  t = 1 for the label's class, or what smoothing leaves of it
 //
 // Up to three passes: the maxima of logits, what a row is divided by, the terms. Where neither side is given as
@@ -96,12 +96,13 @@ struct ToProbs {
     static constexpr E kHighest = ExpConstants<E>::highest;
 
     const kldiv_form form;
-    const E high, inverse, factor, hot, cold;
+    const E high, inverse, pseudocount, factor, hot, cold;
 
     ToProbs(const RowParameters &parameters, const RowState &state, int side)
         : form(parameters.forms[side]),
           high(static_cast<E>(state.held[ProbsState::kHigh + side])),
           inverse(static_cast<E>(form == KLDIV_LOGITS ? parameters.inverse_temperature : 1)),
+          pseudocount(static_cast<E>(parameters.pseudocount)),
           factor(static_cast<E>(
               is_normalised(form) && state.pass != ProbsState::kSums ? 1 / state.held[ProbsState::kSum + side] : 1)),
           hot(static_cast<E>(parameters.hot)),
@@ -126,15 +127,18 @@ struct ToProbs {
     // What the row is divided by, of a segment; before there is a factor.
     double sum(const E *x, int64_t n) const {
         const bool logs = is_log(form);
-        return lane_sum<W>(x, n, static_cast<E>(logs ? -kInfinity : 0),
-                           [&](W v, int64_t) { return logs ? power(v, exponent(v)) : v; });
+        return lane_sum<W>(x, n, logs ? static_cast<E>(-kInfinity) : -pseudocount, [&](W v, int64_t) {
+            return logs ? power(v, exponent(v)) : W::add(v, W::splat(pseudocount));
+        });
     }
 
     // A segment's probabilities: `to`, which has room for whole vectors, or x itself. `lowest`: of the exponents.
     const E *operator()(const E *x, int64_t n, E *to, E &lowest) const {
         if (form == KLDIV_PROBS) return x;
         if (form == KLDIV_COUNTS) {
-            each_vector<W>(x, n, 0, [&](W v, int64_t i) { W::mul(v, W::splat(factor)).store(to + i); });
+            each_vector<W>(x, n, -pseudocount, [&](W v, int64_t i) {
+                W::mul(W::add(v, W::splat(pseudocount)), W::splat(factor)).store(to + i);
+            });
             return to;
         }
         W low = W::splat(0);
