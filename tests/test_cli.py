@@ -21,7 +21,7 @@ import kldiv_fast
 import numpy as np
 import pytest
 from kldiv_fast import _cli, _files
-from kldiv_fast._divergence import Options, compute, prepare
+from kldiv_fast._divergence import compute, prepare
 from kldiv_fast._meaning import REDUCTIONS
 from kldiv_fast._operations import OPERATIONS
 from oracle import distributions
@@ -785,8 +785,7 @@ def test_progress_bar_on_a_terminal(files):
 def test_progress(reduction):
     """Is told as the part that is done, and what it raises ends the call."""
     view = np.broadcast_to(np.full(1000, 0.001, np.float32), (1_000_000, 1000))
-    options = Options.read(OPERATIONS[0], 1e-7, None, None, {})
-    problem = prepare(view, view, -1, reduction, None, None, options)
+    problem = prepare(view, view, OPERATIONS[0], {"reduction": reduction})
     parts = []
     value = compute(problem, None, lambda part: parts.append(part))
     np.testing.assert_array_equal(value, kldiv_fast.kl(view, view, reduction=reduction))

@@ -14,7 +14,7 @@ from pathlib import Path
 import kldiv_fast
 import numpy as np
 import pytest
-from kldiv_fast._divergence import gradient_function, value_function
+from kldiv_fast._divergence import DEFAULTS, gradient_function, value_function
 from kldiv_fast._operations import ENTRIES, OPERATIONS
 from processes import run_python
 
@@ -24,13 +24,13 @@ from processes import run_python
 def test_signature_is_that_of_the_implementation(operation, make):
     fallback = make(operation)
     function = getattr(kldiv_fast, fallback.__name__)
-    ours = dict(inspect.signature(function).parameters)
-    assert {name: ours.pop(name).default for name in operation.parameters} == dict.fromkeys(
-        operation.parameters, 0.5
-    )
+    ours = inspect.signature(function).parameters
     theirs = dict(inspect.signature(fallback).parameters)
-    assert theirs.pop("parameters").kind is inspect.Parameter.VAR_KEYWORD
-    assert list(ours.items()) == list(theirs.items())
+    assert theirs.pop("given").kind is inspect.Parameter.VAR_KEYWORD
+    named = {name: x.default for name, x in theirs.items()}
+    assert {name: x.default for name, x in ours.items()} == named | DEFAULTS | operation.defaults()
+    inputs = ("y_true", "y_pred")
+    assert all((x.kind is x.KEYWORD_ONLY) == (name not in inputs) for name, x in ours.items())
     assert ENTRIES[operation.name].title in function.__doc__
     assert function.__module__ == "kldiv_fast"
     assert function.__name__ == fallback.__name__

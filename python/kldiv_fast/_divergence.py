@@ -77,7 +77,7 @@ def gradient_function(operation):
 # ---- a call ----
 
 # The keywords that all have, whatever they return.
-_DEFAULTS = {
+DEFAULTS = {
     "axis": -1,
     "form": "probs",
     "epsilon": 1e-7,
@@ -171,7 +171,7 @@ class Problem(NamedTuple):
 
 def prepare(y_true, y_pred, operation, given, called=""):
     """Everything between a call's arguments and the core."""
-    defaults = operation.defaults() | _DEFAULTS
+    defaults = operation.defaults() | DEFAULTS
     for name in given:
         if name not in defaults:
             raise TypeError(
