@@ -44,10 +44,12 @@ int rowwise_of(const kldiv_options &options) {
 #undef KLDIV_ROW
     };
     const auto fits = [](int key, int given) { return key == KLDIV_ANY || key == given; };
+    const auto takes = [&](const Key &key) {
+        return fits(key.operation, options.operation) && fits(key.y_true, options.y_true_form) &&
+               fits(key.y_pred, options.y_pred_form) && (key.y_true != KLDIV_LABELS || options.smoothing == 0);
+    };
     int i = 0;
-    while (!fits(keys[i].operation, options.operation) || !fits(keys[i].y_true, options.y_true_form) ||
-           !fits(keys[i].y_pred, options.y_pred_form))
-        ++i;
+    while (!takes(keys[i])) ++i;
     return i;
 }
 

@@ -2,8 +2,8 @@
  * terms/<name>.hpp; the parameters are those that a call names beyond the ones that all have.
  *
  * And the table of those that read inputs of other forms than probabilities, whose rows have a state:
- * X(name, NAME of the divergence, FORM of y_true, FORM of y_pred), each in rows/<name>.hpp. The first that fits is taken;
- * the last takes ANY. */
+ * X(name, NAME of the divergence, FORM of y_true, FORM of y_pred), each in rows/<name>.hpp. The first that fits is taken
+ * (a row for labels is for those that are not smoothed); the last takes ANY. */
 #ifndef KLDIV_OPERATIONS_H
 #define KLDIV_OPERATIONS_H
 
@@ -15,6 +15,7 @@
 
 #define KLDIV_ROWWISE(X)             \
     X(kl_logits, KL, LOGITS, LOGITS) \
+    X(kl_labels, KL, LABELS, LOGITS) \
     X(as_probs, ANY, ANY, ANY)
 
 #endif

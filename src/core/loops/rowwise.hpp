@@ -2,12 +2,14 @@
 // of simd/. Included by row_kernel.cpp alone.
 //
 // An operation (Rows) says what a row's state begins with, how the states of two parts of a row become one (merge), and what
-// comes after a pass over all of it (next: another, or its value). reduce(visit) gives visit the pass that is to be done:
-//     step<V>          sixteen elements' part of it, V::lanes at a time
+// comes after a pass over all of it (next: another, or its value); and for the vector class V of its elements
+//     reduce<V>        the pass that a state wants, over some classes of its row
+//     map<V>           the gradients of a row that is done
+// Those that read both sides side by side have them from reduce_row and map_row, whose Pass says
+//     step             sixteen elements' part of it, V::lanes at a time
 //     show_last        of the sixteen that follow, so many are there
 //     end_segment, store
-// and map(visit) the gradients of a row that is done. Elements that aren't there read as one that is. Sums are those of
-// separable.hpp: 16 lanes for a segment, then doubles.
+// Elements that aren't there read as one that is. Sums are those of separable.hpp: 16 lanes for a segment, then doubles.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -45,6 +47,44 @@ const typename Load::Vec::Element *read_segment(const char *src, int64_t n, type
     }
 }
 
+// Some classes of one row.
+struct RowPart {
+    const char *t, *p;
+    int64_t n, first;  // how many, and the first one's number
+};
+
+template <class T>
+T element_at(const T *x, int64_t i) {  // whose address may be any
+    T value;
+    std::memcpy(&value, x + i, sizeof value);
+    return value;
+}
+
+// visit(vector, its first element's number) for all of n elements; what is absent from the last vector reads as `absent`.
+template <class W, class Visit>
+inline void each_vector(const typename W::Element *x, int64_t n, typename W::Element absent, const Visit &visit) {
+    int64_t i = 0;
+    for (; i + W::lanes <= n; i += W::lanes) visit(W::load(reinterpret_cast<const char *>(x + i)), i);
+    if (i == n) return;
+    typename W::Element last[W::lanes];
+    W::splat(absent).store(last);
+    std::memcpy(last, x + i, (n - i) * sizeof *x);
+    visit(W::load(reinterpret_cast<const char *>(last)), i);
+}
+
+// The sum of term(vector, its first element's number) in the lanes of all loops: of a segment at most.
+template <class W, class Term>
+inline double lane_sum(const typename W::Element *x, int64_t n, typename W::Element absent, const Term &term) {
+    constexpr int kVectors = kLanes / W::lanes;
+    W sums[kVectors];
+    for (W &s : sums) s = W::splat(0);
+    each_vector<W>(x, n, absent, [&](W v, int64_t i) {
+        W &s = sums[i / W::lanes % kVectors];
+        s = W::add(s, term(v, i));
+    });
+    return W::tree_sum(sums);
+}
+
 // Both sides of a row, in sixteens.
 template <class V>
 struct Sixteens {
@@ -53,11 +93,11 @@ struct Sixteens {
 
     // visit(t, p, their number in the row, how many there are) for each sixteen; end() after each segment.
     template <class Visit, class End>
-    void each(const Reader<T> &reader, const char *t, const char *p, int64_t n, const Visit &visit, const End &end) {
-        for (int64_t from = 0; from < n; from += kSegment) {
-            const int64_t count = n - from < kSegment ? n - from : kSegment;
-            const T *at_t = reader.read(t + from * reader.size, count, wide_t),
-                    *at_p = reader.read(p + from * reader.size, count, wide_p);
+    void each(const Reader<T> &reader, const RowPart &row, const Visit &visit, const End &end) {
+        for (int64_t from = 0; from < row.n; from += kSegment) {
+            const int64_t count = row.n - from < kSegment ? row.n - from : kSegment;
+            const T *at_t = reader.read(row.t + from * reader.size, count, wide_t),
+                    *at_p = reader.read(row.p + from * reader.size, count, wide_p);
             for (int64_t i = 0; i < count; i += kLanes) {
                 const int64_t left = count - i;
                 if (left >= kLanes)
@@ -80,13 +120,13 @@ struct Sixteens {
 
 // One for each pass and format, whatever the elements are read from.
 template <class V, class Pass>
-__attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &reader, const char *t, const char *p,
-                                          int64_t n, const RowParameters &parameters, RowState &state) {
+__attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &reader, const RowPart &row,
+                                          const RowParameters &parameters, RowState &state) {
     using T = typename V::Element;
     Sixteens<V> sixteens;
     Pass pass(parameters, state);
     sixteens.each(
-        reader, t, p, n,
+        reader, row,
         [&](const T *at_t, const T *at_p, int64_t, int64_t present) {
             if (present < kLanes) pass.show_last(static_cast<int>(present));
             KLDIV_KEEP_LOOP
@@ -98,13 +138,12 @@ __attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &rea
 }
 
 template <class V, class Map>
-__attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader, const char *t, const char *p,
-                                       int64_t n, const Map &map, typename V::Element *grad_t,
-                                       typename V::Element *grad_p) {
+__attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader, const RowPart &row, const Map &map,
+                                       typename V::Element *grad_t, typename V::Element *grad_p) {
     using T = typename V::Element;
     Sixteens<V> sixteens;
     sixteens.each(
-        reader, t, p, n,
+        reader, row,
         [&](const T *at_t, const T *at_p, int64_t at, int64_t present) {
             KLDIV_KEEP_LOOP
             for (int l = 0; l < present; l += V::lanes) {
@@ -121,46 +160,33 @@ __attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader
         [] {});
 }
 
-// visit(t, p, state) for each row that wants another pass.
-template <class Visit>
-void each_row(const Tile &tile, RowState *states, const Visit &visit) {
-    for (int64_t r = 0; r < tile.rows; ++r)
-        if (states[r].pass != kRowDone) visit(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, states[r]);
-}
-
-// visit(t, p, state, factor, where its gradients go) for each row whose gradients aren't 0.
-template <class T, class Visit>
-void each_gradient(const Tile &tile, const GradientTile &out, const RowState *states, const Visit &visit) {
-    for (int64_t r = 0; r < tile.rows; ++r) {
-        const T factor = static_cast<const T *>(out.factors)[r];
-        T *grad_t = out.t == nullptr ? nullptr : reinterpret_cast<T *>(out.t + r * out.t_stride);
-        T *grad_p = out.p == nullptr ? nullptr : reinterpret_cast<T *>(out.p + r * out.p_stride);
-        if (factor == 0) {
-            if (grad_t != nullptr) std::memset(grad_t, 0, tile.cols * sizeof(T));
-            if (grad_p != nullptr) std::memset(grad_p, 0, tile.cols * sizeof(T));
-        } else {
-            visit(tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, states[r], factor, grad_t, grad_p);
-        }
-    }
+inline RowPart row_of(const Tile &tile, int64_t r) {
+    return {tile.t + r * tile.t_stride, tile.p + r * tile.p_stride, tile.cols, tile.first};
 }
 
 template <class Rows, class V>
 struct Rowwise {
     using T = typename V::Element;
 
+    // Rows that want another pass.
     static void reduce(const Reader<T> &reader, const Tile &tile, const RowParameters &parameters, RowState *states) {
-        each_row(tile, states, [&](const char *t, const char *p, RowState &state) {
-            Rows::template pass_of<V>(state)(reader, t, p, tile.cols, parameters, state);
-        });
+        for (int64_t r = 0; r < tile.rows; ++r)
+            if (states[r].pass != kRowDone) Rows::template reduce<V>(reader, row_of(tile, r), parameters, states[r]);
     }
 
     static void map(const Reader<T> &reader, const Tile &tile, const RowParameters &parameters, const GradientTile &out,
                     const RowState *states) {
-        const auto visit = [&](const char *t, const char *p, const RowState &state, T factor, T *grad_t, T *grad_p) {
-            Rows::template map<V>(parameters, state, factor,
-                                  [&](const auto &map) { map_row<V>(reader, t, p, tile.cols, map, grad_t, grad_p); });
-        };
-        each_gradient<T>(tile, out, states, visit);
+        for (int64_t r = 0; r < tile.rows; ++r) {
+            const T factor = static_cast<const T *>(out.factors)[r];
+            T *grad_t = out.t == nullptr ? nullptr : reinterpret_cast<T *>(out.t + r * out.t_stride);
+            T *grad_p = out.p == nullptr ? nullptr : reinterpret_cast<T *>(out.p + r * out.p_stride);
+            if (factor != 0) {
+                Rows::template map<V>(reader, row_of(tile, r), parameters, states[r], factor, grad_t, grad_p);
+                continue;
+            }
+            if (grad_t != nullptr) std::memset(grad_t, 0, tile.cols * sizeof(T));
+            if (grad_p != nullptr) std::memset(grad_p, 0, tile.cols * sizeof(T));
+        }
     }
 };
 

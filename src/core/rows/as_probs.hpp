@@ -63,31 +63,6 @@ struct ProbsState {
     }
 };
 
-// visit(vector, its first element's number) for all of n elements; what is absent from the last vector reads as `absent`.
-template <class W, class Visit>
-inline void each_vector(const typename W::Element *x, int64_t n, typename W::Element absent, const Visit &visit) {
-    int64_t i = 0;
-    for (; i + W::lanes <= n; i += W::lanes) visit(W::load(reinterpret_cast<const char *>(x + i)), i);
-    if (i == n) return;
-    typename W::Element last[W::lanes];
-    W::splat(absent).store(last);
-    std::memcpy(last, x + i, (n - i) * sizeof *x);
-    visit(W::load(reinterpret_cast<const char *>(last)), i);
-}
-
-// The sum of term(vector, its first element's number) in the lanes of all loops: of a segment at most.
-template <class W, class Term>
-inline double lane_sum(const typename W::Element *x, int64_t n, typename W::Element absent, const Term &term) {
-    constexpr int kVectors = kLanes / W::lanes;
-    W sums[kVectors];
-    for (W &s : sums) s = W::splat(0);
-    each_vector<W>(x, n, absent, [&](W v, int64_t i) {
-        W &s = sums[i / W::lanes % kVectors];
-        s = W::add(s, term(v, i));
-    });
-    return W::tree_sum(sums);
-}
-
 // One side of a row, whose elements are W's.
 template <class W>
 struct ToProbs {
@@ -162,16 +137,12 @@ struct ToProbs {
     double lacking(const E *x, const E *other, int64_t n) const {
         double sum = 0;
         for (int64_t i = 0; i < n; ++i) {
-            const E z = (element(x, i) - high) * inverse;
-            if (z < kFloor && element(x, i) > static_cast<E>(-kInfinity))
-                sum += static_cast<double>(element(other, i)) * (static_cast<double>(kFloor) - static_cast<double>(z));
+            const E z = (element_at(x, i) - high) * inverse;
+            if (z < kFloor && element_at(x, i) > static_cast<E>(-kInfinity))
+                sum +=
+                    static_cast<double>(element_at(other, i)) * (static_cast<double>(kFloor) - static_cast<double>(z));
         }
         return sum;
-    }
-    static E element(const E *x, int64_t i) {  // at any address
-        E value;
-        std::memcpy(&value, x + i, sizeof value);
-        return value;
     }
 
     // The gradient by the input, from that by the probabilities t.
@@ -209,40 +180,38 @@ struct AsProbsIn {
         }
     }
 
-    // visit(both sides' elements, how many, their number in the tile's row) for each segment. Labels have no elements.
+    // visit(both sides' elements, how many, where the label is among them) for each segment. Labels have no elements.
     template <class Visit>
-    static void each_segment(const Reader<T> &reader, const char *t, const char *p, int64_t n,
-                             const RowParameters &parameters, Buffers &buffers, const Visit &visit) {
-        for (int64_t from = 0; from < n; from += kSegment) {
-            const int64_t count = n - from < kSegment ? n - from : kSegment;
-            const char *const sides[] = {t + from * reader.size, p + from * reader.size};
+    static void each_segment(const Reader<T> &reader, const RowPart &row, const RowParameters &parameters,
+                             const RowState &state, Buffers &buffers, const Visit &visit) {
+        for (int64_t from = 0; from < row.n; from += kSegment) {
+            const int64_t count = row.n - from < kSegment ? row.n - from : kSegment;
+            const char *const sides[] = {row.t + from * reader.size, row.p + from * reader.size};
             const E *x[kSides] = {};
             for (int side = 0; side < kSides; ++side)
                 if (parameters.forms[side] != KLDIV_LABELS)
                     x[side] = read(reader, sides[side], count, buffers.narrow, buffers.wide[side]);
-            visit(x, count, from);
+            visit(x, count, from, state.label - row.first - from);
         }
     }
 
-    static __attribute__((noinline)) void reduce(const Reader<T> &reader, const char *t, const char *p, int64_t n,
-                                                 int64_t first, const RowParameters &parameters, RowState &state) {
+    static __attribute__((noinline)) void reduce(const Reader<T> &reader, const RowPart &row,
+                                                 const RowParameters &parameters, RowState &state) {
         using S = ProbsState;
         Buffers buffers;
         const ToProbs<W> sides[] = {{parameters, state, kTrue}, {parameters, state, kPred}};
-        each_segment(reader, t, p, n, parameters, buffers,
-                     [&](const E *const(&x)[kSides], int64_t count, int64_t from) {
-                         if (state.pass == S::kAll)
-                             return add_terms(sides, x, count, state.label - first - from, parameters, buffers, state);
-                         for (int side = 0; side < kSides; ++side) {
-                             if (state.pass == S::kSums) {
-                                 if (is_normalised(sides[side].form))
-                                     state.held[S::kSum + side] += sides[side].sum(x[side], count);
-                             } else if (sides[side].form == KLDIV_LOGITS) {
-                                 const double high = sides[side].highest(x[side], count);
-                                 if (high > state.held[S::kHigh + side]) state.held[S::kHigh + side] = high;
-                             }
-                         }
-                     });
+        const auto visit = [&](const E *const(&x)[kSides], int64_t count, int64_t, int64_t label) {
+            if (state.pass == S::kAll) return add_terms(sides, x, count, label, parameters, buffers, state);
+            for (int side = 0; side < kSides; ++side) {
+                if (state.pass == S::kSums) {
+                    if (is_normalised(sides[side].form)) state.held[S::kSum + side] += sides[side].sum(x[side], count);
+                } else if (sides[side].form == KLDIV_LOGITS) {
+                    const double high = sides[side].highest(x[side], count);
+                    if (high > state.held[S::kHigh + side]) state.held[S::kHigh + side] = high;
+                }
+            }
+        };
+        each_segment(reader, row, parameters, state, buffers, visit);
     }
 
     // The operation's terms of a segment, and what gradients want to know of all of the row.
@@ -301,61 +270,50 @@ struct AsProbsIn {
         });
     }
 
-    static __attribute__((noinline)) void map(const Reader<T> &reader, const char *t, const char *p, int64_t n,
-                                              int64_t first, const RowParameters &parameters, const RowState &state,
-                                              T factor, T *grad_t, T *grad_p) {
+    static __attribute__((noinline)) void map(const Reader<T> &reader, const RowPart &row,
+                                              const RowParameters &parameters, const RowState &state, T factor,
+                                              T *grad_t, T *grad_p) {
         Buffers buffers;
         const ToProbs<W> sides[] = {{parameters, state, kTrue}, {parameters, state, kPred}};
         T *const grads[] = {grad_t, grad_p};
-        each_segment(
-            reader, t, p, n, parameters, buffers, [&](const E *const(&x)[kSides], int64_t count, int64_t from) {
-                const E *probs[kSides];
-                E lowest[kSides];
-                make_probs(sides, x, count, state.label - first - from, buffers, probs, lowest);
-                slopes(probs, count, parameters, buffers);
-                for (int side = 0; side < kSides; ++side) {
-                    if (grads[side] == nullptr) continue;
-                    const W dot = W::splat(static_cast<E>(state.held[ProbsState::kDot + side]));
-                    E *const slope = buffers.slopes[side];
-                    each_vector<W>(probs[side], count, 0, [&](W v, int64_t i) {
-                        const W g = W::load(reinterpret_cast<const char *>(slope + i));
-                        W::mul(sides[side].slope(v, g, dot), W::splat(static_cast<E>(factor))).store(slope + i);
-                    });
-                    for (int64_t i = 0; i < count; ++i) grads[side][from + i] = static_cast<T>(slope[i]);
-                }
-            });
-    }
-};
-
-// What the table holds, for elements as Load reads them.
-template <class Load>
-struct AsProbs {
-    using V = typename Load::Vec;
-    using T = typename V::Element;
-    static constexpr Reader<T> kReader = {read_segment<Load>, Load::size};
-    static constexpr auto begin = ProbsState::begin;
-    static constexpr auto merge = ProbsState::merge;
-    static constexpr auto next = next_passes<ProbsState, T>;
-
-    static void reduce(const Tile &tile, const RowParameters &parameters, RowState *states) {
-        const auto pass = are_wide(parameters) ? AsProbsIn<V, VecF64>::reduce : AsProbsIn<V, V>::reduce;
-        each_row(tile, states, [&](const char *t, const char *p, RowState &state) {
-            pass(kReader, t, p, tile.cols, tile.first, parameters, state);
-        });
-    }
-
-    static void map(const Tile &tile, const RowParameters &parameters, const GradientTile &out,
-                    const RowState *states) {
-        const auto one = are_wide(parameters) ? AsProbsIn<V, VecF64>::map : AsProbsIn<V, V>::map;
-        const auto visit = [&](const char *t, const char *p, const RowState &state, T factor, T *grad_t, T *grad_p) {
-            one(kReader, t, p, tile.cols, tile.first, parameters, state, factor, grad_t, grad_p);
+        const auto visit = [&](const E *const(&x)[kSides], int64_t count, int64_t from, int64_t label) {
+            const E *probs[kSides];
+            E lowest[kSides];
+            make_probs(sides, x, count, label, buffers, probs, lowest);
+            slopes(probs, count, parameters, buffers);
+            for (int side = 0; side < kSides; ++side) {
+                if (grads[side] == nullptr) continue;
+                const W dot = W::splat(static_cast<E>(state.held[ProbsState::kDot + side]));
+                E *const slope = buffers.slopes[side];
+                each_vector<W>(probs[side], count, 0, [&](W v, int64_t i) {
+                    const W g = W::load(reinterpret_cast<const char *>(slope + i));
+                    W::mul(sides[side].slope(v, g, dot), W::splat(static_cast<E>(factor))).store(slope + i);
+                });
+                for (int64_t i = 0; i < count; ++i) grads[side][from + i] = static_cast<T>(slope[i]);
+            }
         };
-        each_gradient<T>(tile, out, states, visit);
+        each_segment(reader, row, parameters, state, buffers, visit);
+    }
+};
+
+struct AsProbs : ProbsState {
+    template <class V>
+    static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
+                       RowState &state) {
+        const auto pass = are_wide(parameters) ? AsProbsIn<V, VecF64>::reduce : AsProbsIn<V, V>::reduce;
+        pass(reader, row, parameters, state);
+    }
+
+    template <class V, class T>
+    static void map(const Reader<T> &reader, const RowPart &row, const RowParameters &parameters, const RowState &state,
+                    T factor, T *grad_t, T *grad_p) {
+        const auto one = are_wide(parameters) ? AsProbsIn<V, VecF64>::map : AsProbsIn<V, V>::map;
+        one(reader, row, parameters, state, factor, grad_t, grad_p);
     }
 };
 
 template <class Load>
-using Loops = AsProbs<Load>;
+using Loops = RowwiseOf<AsProbs, Load>;
 
 }  // namespace
 }  // namespace kldiv

@@ -174,9 +174,10 @@ struct KlLogits {
     };
 
     template <class V>
-    static auto pass_of(const RowState &state) {
-        if (state.pass == kRange) return reduce_row<V, Range<V>>;
-        return flag(state, kIsNear) ? reduce_row<V, Sums<V, true>> : reduce_row<V, Sums<V, false>>;
+    static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
+                       RowState &state) {
+        const auto sums = flag(state, kIsNear) ? reduce_row<V, Sums<V, true>> : reduce_row<V, Sums<V, false>>;
+        (state.pass == kRange ? reduce_row<V, Range<V>> : sums)(reader, row, parameters, state);
     }
 
     // ---- Between passes ----
@@ -261,11 +262,11 @@ struct KlLogits {
         }
     };
 
-    template <class V, class Visit>
-    static void map(const RowParameters &parameters, const RowState &state, typename V::Element factor,
-                    const Visit &visit) {
-        flag(state, kIsClose) ? visit(Map<V, true>(parameters, state, factor))
-                              : visit(Map<V, false>(parameters, state, factor));
+    template <class V, class T>
+    static void map(const Reader<T> &reader, const RowPart &row, const RowParameters &parameters, const RowState &state,
+                    T factor, T *grad_t, T *grad_p) {
+        flag(state, kIsClose) ? map_row<V>(reader, row, Map<V, true>(parameters, state, factor), grad_t, grad_p)
+                              : map_row<V>(reader, row, Map<V, false>(parameters, state, factor), grad_t, grad_p);
     }
 };
 
