@@ -5,10 +5,13 @@ A peer is in its best form, as in peers.py: inputs made beforehand, compiled, al
 
 import jax
 import jax.numpy as jnp
+import keras
+import kldiv_fast
 import ml_dtypes
 import numpy as np
 import torch
 from kldiv_fast import jsd, kl, kl_value_and_grad
+from memory_limit import reader
 
 REFERENCE = "kl probs"
 FORMS = {
@@ -125,6 +128,47 @@ def peers(a, b):
     }
     exact = reference("kl logits", a, b)
     return {name: checked(name, function, exact, 1e-4) for name, function in functions.items()}
+
+
+# ---- labels ----
+
+
+def labels_beside_logits(shape):
+    """By name, the mean cross-entropy of labels, and a loop that reads the logits alone."""
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, shape[1], shape[0]), make_logits(shape)[1]
+    given = torch.from_numpy(logits), torch.from_numpy(labels)
+    cross_entropy = torch.nn.functional.cross_entropy
+    torch._dynamo.reset()
+    compiled = torch.compile(cross_entropy, fullgraph=True, dynamic=False)
+    functions = {
+        "kldiv_fast": lambda: kl(labels, logits, form=("labels", "logits")),
+        "torch cross_entropy": lambda: cross_entropy(*given).item(),
+        "torch.compile": lambda: compiled(*given).item(),
+    }
+    log_p = log_softmax(logits.astype(np.float64))
+    exact = -log_p[np.arange(shape[0]), labels].mean()
+    for name, function in functions.items():
+        checked(name, function, exact, 1e-5)
+    halves = logits[: shape[0] // 2], logits[shape[0] // 2 :]
+    return functions | {"limit": reader(*halves, kldiv_fast.get_num_threads())}
+
+
+def labels_beside_probs(shape):
+    """By name, Keras's divergence of one-hot rows, which somebody has to make."""
+    rng = np.random.default_rng(0)
+    labels, probs = rng.integers(0, shape[1], shape[0]), softmax(make_logits(shape)[1])
+    loss = keras.losses.KLDivergence()
+    functions = {
+        "kldiv_fast": lambda: kl(labels, probs, form=("labels", "probs")),
+        "to_categorical + Keras": lambda: loss(keras.utils.to_categorical(labels, shape[1]), probs).numpy(),
+    }  # fmt: skip
+    exact = kl(np.eye(shape[1])[labels], probs.astype(np.float64))
+    return {name: checked(name, function, exact, 1e-5) for name, function in functions.items()}
+
+
+def softmax(x):
+    return np.exp(log_softmax(x))
 
 
 # ---- value and gradient ----

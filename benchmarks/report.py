@@ -437,6 +437,10 @@ def gradients(seconds):
 
 FORM_SHAPES = [(32, 10), (512, 46), (1024, 1024), (64, 151_936)]
 FORM_GRADIENT = (8192, 1000)
+FORM_LABELS = {
+    (4096, 32_000): of_forms.labels_beside_logits,
+    (65_536, 46): of_forms.labels_beside_probs,
+}
 LEAST_LOGITS_RATIO = {"torch.compile": 5, "JAX jit": 8, "torch eager": 10, "NumPy": 10}
 
 
@@ -485,6 +489,10 @@ def forms(seconds):
         own[shape], peers[shape] = time_forms(shape, seconds)
     functions = of_forms.gradients(*of_forms.make_logits(FORM_GRADIENT))
     gradient = interleaved_medians(functions, 2 * seconds, REST)
+    labels = {
+        shape: interleaved_medians(make(shape), 2 * seconds, REST)
+        for shape, make in FORM_LABELS.items()
+    }
     names = [*of_forms.FORMS, *of_forms.HALVES, "limit"]
     lines = ["## Forms", ""]
     lines += [
@@ -502,11 +510,33 @@ def forms(seconds):
         "",
         *beside({FORM_GRADIENT: gradient}, [FORM_GRADIENT], functions, "kldiv_fast"),
         "",
+        "Labels. The limit reads the logits alone.",
+        "",
+        *beside(
+            labels,
+            labels,
+            dict.fromkeys(name for found in labels.values() for name in found),
+            "kldiv_fast",
+        ),
+        "",
         f"Measured on {machine(['kldiv_fast', 'numpy', 'torch', 'jax'])}; ISA {kldiv_fast.current_isa()}.",
     ]
     what = f"{label(FORM_GRADIENT)} logits, value and gradient: times faster than torch.compile"
     ratio = gradient["torch.compile"] / gradient["kldiv_fast"]
-    return lines, [*form_targets(own, peers), Target(what, ratio, 3, True)]
+    targets = [*form_targets(own, peers), Target(what, ratio, 3, True)]
+    return lines, targets + label_targets(labels)
+
+
+def label_targets(medians):
+    (beside_logits, logits), (beside_probs, probs) = medians.items()
+    ratio = logits["torch cross_entropy"] / logits["kldiv_fast"]
+    what = f"{label(beside_logits)} labels beside logits: times"
+    targets = [Target(f"{what} faster than torch's cross_entropy", ratio, 4, True)]
+    if kldiv_fast.current_isa() == "avx512":
+        targets.append(Target(f"{what} the limit", logits["kldiv_fast"] / logits["limit"], 2.5))
+    ratio = probs["to_categorical + Keras"] / probs["kldiv_fast"]
+    what = f"{label(beside_probs)} labels beside probabilities: times faster than one-hot and Keras"
+    return [*targets, Target(what, ratio, 10, True)]
 
 
 # ---- reductions, layouts, memory ----

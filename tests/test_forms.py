@@ -480,6 +480,40 @@ def test_labels_however_the_classes_lie(isa, rng, shape, form):
     assert same(label_kl(labels, twice), (rows, gradient))
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1, 20])
+@pytest.mark.parametrize("above", [-200, -3, 0, 3, 12, 30, 60], ids=str)
+@each_dtype
+def test_digits_of_labels_beside_logits(isa, rng, dtype, above, temperature):
+    """The label's logit so far above the others, whose part alone is then the loss: none of its digits is lost."""
+    classes = 1000
+    logits = rng.standard_normal((20, classes)).astype(dtype)
+    labels = rng.integers(0, classes, 20)
+    rows = np.arange(20)
+    logits[rows, labels] = above
+    z = (logits - logits[rows, labels][:, np.newaxis].astype(np.longdouble)) / temperature
+    z[rows, labels] = -INF
+    exact = np.log1p(np.exp(z).sum(axis=-1))
+    # Each exponent is rounded, to a part of it.
+    bound = np.finfo(dtype).eps * (20 + abs(np.max(z, axis=-1)) + 10 / temperature)
+    keywords = {"form": ("labels", "logits"), "temperature": temperature, "reduction": "none"}
+    value, gradient = kldiv_fast.kl_value_and_grad(labels, logits, **keywords)
+    nothing = 4 * classes * np.finfo(dtype).tiny  # of exponentials that the format has none of
+    assert np.all(abs(value - exact) <= bound * exact + nothing)
+    of_label = np.expm1(-exact) / temperature
+    off = abs(gradient[rows, labels] - of_label)
+    assert np.all(off <= 2 * bound * abs(of_label) + nothing / temperature)
+
+
+@pytest.mark.parametrize("shape", [(500, 40), (3, 70_000), (40, 3)], ids=str)
+@pytest.mark.parametrize("form", ["logits", "probs"])
+def test_isas_have_the_same_bits_of_labels(rng, shape, form):
+    labels, y_pred = rng.integers(0, shape[1], shape[0]), numbers(rng, form, shape)
+    keywords = {"form": ("labels", form), "reduction": "none"}
+    results = on_each_isa(lambda: kldiv_fast.kl_value_and_grad(labels, y_pred, **keywords))
+    found = [result for isa, result in results.items() if isa != "baseline"]
+    assert all(same(result, found[0]) for result in found)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", ">i4", "uint64", "int64"])
 def test_labels_of_any_integer_type(rng, dtype):
     labels, logits = rng.integers(0, 12, (4, 5)), numbers(rng, "logits", (4, 5, 12))
