@@ -74,13 +74,13 @@ __all__ = [
 ]
 
 _Form: TypeAlias = Literal[{forms}]
+_Labels: TypeAlias = _Form | Literal["labels"]
 
 """
 # library, its inputs, what it returns
 ADAPTERS = (("torch", "torch.Tensor", "torch.Tensor"), ("jax", "Any", "jax.Array"))
 
 FORM_NAMES = ", ".join(f'"{name}"' for name in FORMS if name != "labels")
-FORM = 'form: _Form | tuple[_Form, _Form] | list[_Form] = "probs"'
 FORM_OR_LABELS = 'form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs"'
 # The types of a table's parameters.
 PARAMETERS = {"beta": "float = 0.5"}
@@ -161,7 +161,7 @@ def adapter(library, array, result):
             "*",
             *(f"{name}: {PARAMETERS[name]}" for name in operation.parameters),
             "axis: int | Sequence[int] = -1",
-            FORM,
+            FORM_OR_LABELS,
             "epsilon: float | None = 1e-7",
             "temperature: float = 1.0",
             "base: float | None = None",
@@ -170,6 +170,8 @@ def adapter(library, array, result):
             "mask: Any = None",
             "where: Any = None",
             "pseudocount: float = 0.0",
+            "ignore_class: int | None = None",
+            "label_smoothing: float = 0.0",
         ]
         lines = "".join(f"    {argument},\n" for argument in arguments)
         found.append(f"def {operation.name}(\n{lines}) -> {result}: ...\n")

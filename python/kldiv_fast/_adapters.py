@@ -2,7 +2,7 @@
 
 import inspect
 
-from kldiv_fast import _meaning
+from kldiv_fast import _formulas, _meaning
 from kldiv_fast._operations import OPERATIONS, docstring
 
 _DEFAULTS = {
@@ -16,6 +16,8 @@ _DEFAULTS = {
     "mask": None,
     "where": None,
     "pseudocount": 0.0,
+    "ignore_class": None,
+    "label_smoothing": 0.0,
 }
 
 
@@ -36,17 +38,35 @@ def complete(operation, given):
 def settings_of(operation, keywords):
     """The part of a call's keywords that says what is to be computed, checked."""
     forms = _meaning.check_form(keywords["form"])
-    if "labels" in forms:
-        raise ValueError("form is 'labels', which only the functions of NumPy's arrays take")
     epsilon = _meaning.check_epsilon(keywords["epsilon"], forms)
     return _meaning.Settings(
         operation.name,
-        epsilon if forms == _meaning.PROBS else None,
+        epsilon if set(forms) <= {"probs", "labels"} else None,
         _meaning.check_beta(keywords.get("beta", 0.5)),
         _meaning.scale_of_base(keywords["base"]),
         *forms,
         _meaning.check_temperature(keywords["temperature"], forms),
     )
+
+
+def one_hot(xp, labels, pred, keywords, settings, dtype, values_of):
+    """Labels as rows of probabilities beside `pred`, of a dtype; the keywords and settings that are then meant.
+
+    ``values_of(x)`` is a NumPy array of what is in `x`, or None where nobody knows yet: a label that is no class is an error
+    or, there, a row of NaN.
+    """
+    forms = settings.forms
+    ignored = _meaning.check_ignore_class(keywords["ignore_class"], forms)
+    smoothing = _meaning.check_smoothing(keywords["label_smoothing"], forms)
+    _meaning.check_smoothed(keywords["where"], smoothing)
+    labels, at = _meaning.place_labels(labels, pred.shape, keywords["axis"])
+    mask = _meaning.counting(labels, at, ignored, keywords["mask"])
+    known = values_of(labels)
+    if known is not None:
+        counts = None if mask is None else values_of(mask)
+        _meaning.check_range(known.squeeze(at), counts, pred.shape[at])
+    rows = _formulas.one_hot(xp, labels, pred.shape[at], at, smoothing, dtype)
+    return rows, keywords | {"mask": mask}, settings._replace(true_form="probs")
 
 
 def _defaults(operation):

@@ -25,16 +25,21 @@ from kldiv_fast._meaning import (
     check_form,
     check_ignore_class,
     check_pseudocount,
+    check_range,
     check_reduction,
+    check_smoothed,
     check_smoothing,
     check_temperature,
     check_threads,
     check_where,
     classes_last,
+    counting,
     divisor,
     is_none,
     match_ranks,
+    place_labels,
     result_dtype,
+    row_of,
     scale_of_base,
     weights_of,
 )
@@ -222,65 +227,29 @@ def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
     """One for each row, with an axis of length 1 in the classes' place; and the mask, without the rows that are ignored."""
     if labels.dtype.kind not in "iu":
         refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
-    if where is not None and smoothing:
-        raise ValueError("label_smoothing is given with where; expected one of them alone")
-    axes = check_axes(axis, pred.ndim)
-    if len(axes) != 1:
-        raise ValueError(
-            f"axis is {axis!r}; expected one axis of y_pred, whose classes are labelled"
-        )
-    (at,), classes = axes, pred.shape[axes[0]]
-    if labels.ndim == pred.ndim and labels.shape[at] == 1:  # as Keras's sparse losses have it
-        labels = labels.squeeze(at)
-    rows = pred.shape[:at] + pred.shape[at + 1 :]
-    try:
-        broadcast(labels.shape, rows)
-    except ValueError:
-        fits = False
-    else:
-        fits = labels.ndim <= len(rows)
-    if not fits:
-        raise ValueError(
-            f"y_true has shape {labels.shape}; expected labels that broadcast with the rows' shape {rows}"
-        )
-    counts = np.ones(labels.shape, bool) if ignored is None else labels != ignored
-    if mask is not None:
-        mask = as_array(mask, "mask")
-        counts = counts & (mask != 0) if mask.shape == labels.shape else counts
-    _check_range(labels, counts, classes)
-    if ignored is not None:
-        mask = labels != ignored if mask is None else (mask != 0) & (labels != ignored)
-    labels = labels.astype(np.int64).reshape((1,) * (len(rows) - labels.ndim) + labels.shape)
+    check_smoothed(where, smoothing)
+    labels, at = place_labels(labels, pred.shape, axis)
+    mask = counting(labels, at, ignored, None if mask is None else as_array(mask, "mask"))
+    of_rows = labels.squeeze(at)
+    check_range(of_rows, mask, pred.shape[at])
     if where is not None:
         check_where(where, pred.shape)
-        _check_there(labels, counts, np.moveaxis(np.broadcast_to(where, pred.shape), at, -1))
-    return np.expand_dims(labels, at), mask
+        _check_there(of_rows, mask, np.moveaxis(np.broadcast_to(where, pred.shape), at, -1))
+    return labels.astype(np.int64), mask
 
 
-def _check_there(labels, counts, where):
-    """Whether `where` leaves each row's label in: its last axis is the classes'."""
-    each = np.where(counts, labels, 0)[..., np.newaxis]
+def _check_there(labels, mask, where):
+    """Whether `where` leaves in the label of each row that counts: its last axis is the classes'."""
+    counts = np.ones(labels.shape, bool)
+    if mask is not None and mask.shape == labels.shape:
+        counts = mask != 0
+    each = np.where(counts, labels, 0).astype(np.int64)[..., np.newaxis]
     each = np.broadcast_to(each, (*where.shape[:-1], 1))
     missing = counts & ~np.take_along_axis(where, each, -1)[..., 0]
     if missing.any():
-        row = _row(np.argwhere(missing)[0])
+        row = row_of(np.argwhere(missing)[0])
         raise ValueError(
             f"y_true has in row {row} a label whose class where leaves out; expected one of the others"
-        )
-
-
-def _row(index):
-    """A row's index, as it is told: a number, or a tuple of several."""
-    index = tuple(int(i) for i in index)
-    return index[0] if len(index) == 1 else index
-
-
-def _check_range(labels, counts, classes):
-    wrong = counts & ((labels < 0) | (labels >= classes))
-    if wrong.any():
-        row = tuple(np.argwhere(wrong)[0])
-        raise ValueError(
-            f"y_true has the label {labels[row]} in row {_row(row)}; expected one in [0, {classes})"
         )
 
 

@@ -66,6 +66,15 @@ def present(xp, form, x, where, pseudocount):
     return x if where is None else xp.where(where, x, -xp.inf if form in LOGS else 0)
 
 
+def one_hot(xp, labels, classes, axis, smoothing, dtype):
+    """Along `axis`, where `labels` have one element, the probabilities of the classes; NaN of a label that is none."""
+    numbers = xp.arange(classes).reshape([-1 if i == axis else 1 for i in range(labels.ndim)])
+    cold = smoothing / classes
+    hot, cold, nan = (xp.asarray(x, dtype=dtype) for x in (1 - smoothing + cold, cold, xp.nan))
+    is_label = (labels >= 0) & (labels < classes)
+    return xp.where(is_label, xp.where(labels == numbers, hot, cold), nan)
+
+
 def probabilities(xp, form, x, temperature):
     """What the numbers of rows stand for, unclipped. Exponentials end at the core's floor: see :func:`lacking`."""
     if form == "counts":

@@ -97,6 +97,11 @@ def check_smoothing(smoothing, forms):
     return value
 
 
+def check_smoothed(where, smoothing):
+    if where is not None and smoothing != 0:
+        raise ValueError("label_smoothing is given with where; expected one of them alone")
+
+
 def check_ignore_class(ignore_class, forms):
     if ignore_class is None:
         return None
@@ -254,6 +259,58 @@ def check_where(where, shape):
         raise ValueError(
             f"where has shape {tuple(where.shape)}; expected one that broadcasts to the inputs' {tuple(shape)}"
         )
+
+
+def place_labels(labels, pred_shape, axis):
+    """Labels with an axis of length 1 in the classes' place, of y_pred's rank; and that axis. A view."""
+    axes = check_axes(axis, len(pred_shape))
+    if len(axes) != 1:
+        raise ValueError(
+            f"axis is {axis!r}; expected one axis of y_pred, whose classes are labelled"
+        )
+    (at,) = axes
+    if len(labels.shape) == len(pred_shape) and labels.shape[at] == 1:
+        labels = _drop_axis(labels, at)  # as Keras's sparse losses have it
+    rows = tuple(pred_shape[:at]) + tuple(pred_shape[at + 1 :])
+    shape = tuple(labels.shape)
+    try:
+        broadcast(shape, rows)
+    except ValueError:
+        fits = False
+    else:
+        fits = len(shape) <= len(rows)
+    if not fits:
+        raise ValueError(
+            f"y_true has shape {shape}; expected labels that broadcast with the rows' shape {rows}"
+        )
+    shape = (1,) * (len(rows) - len(shape)) + shape
+    return labels.reshape((*shape[:at], 1, *shape[at:])), at
+
+
+def check_range(labels, mask, classes):
+    """Refuse labels of rows that count (NumPy's arrays, one element a row) which are no class."""
+    wrong = (labels < 0) | (labels >= classes)
+    if mask is not None and mask.shape == labels.shape:
+        wrong &= mask != 0
+    if wrong.any():
+        row = tuple(np.argwhere(wrong)[0])
+        raise ValueError(
+            f"y_true has the label {labels[row]} in row {row_of(row)}; expected one in [0, {classes})"
+        )
+
+
+def row_of(index):
+    """A row's index, as it is told: a number, or a tuple of several."""
+    index = tuple(int(i) for i in index)
+    return index[0] if len(index) == 1 else index
+
+
+def counting(labels, at, ignored, mask):
+    """`mask`, without the rows whose label is `ignored`. `labels`: as place_labels gives them."""
+    if ignored is None:
+        return mask
+    counts = _drop_axis(labels, at) != ignored
+    return counts if mask is None else (mask != 0) & counts
 
 
 def classes_last(x, ndim, axes):

@@ -179,6 +179,9 @@ ignore_class : int, optional
 label_smoothing : float in [0, 1], default 0.0
     So much of each label's probability is spread over all classes alike, as in Keras. Not beside
     `where`.
+"""
+
+_VALIDATE = """\
 validate : bool, default False
     Whether rows that are not what `form` says are an error, which takes several times as long:
     probabilities below 0, above 1 or NaN, or of another sum than 1 by more than their dtype's
@@ -334,7 +337,8 @@ def docstring(template, operation):
             "inputs": _INPUTS,
             "parameters": "".join(text for _, text in parameters.values()),
             "shared": _AXIS + form + epsilon + _TEMPERATURE + _REST,
-            "threads": _THREADS + _LABELS,
+            "labels": _LABELS,
+            "threads": _THREADS + _LABELS + _VALIDATE,
             "raises": _RAISES,
         }
     )

@@ -54,7 +54,7 @@ Parameters
 y_true, y_pred : array_like, of shapes (..., classes) that broadcast
     The distributions: float16, bfloat16, float32 or float64, or integers or bools. A 0-d or 1-d
     input is one row.
-{parameters}{shared}
+{parameters}{shared}{labels}
 Returns
 -------
 jax.Array
@@ -119,10 +119,15 @@ def _divergence(operation, y_true, y_pred, given):
     )
     _meaning.check_reduction(reduction)
     settings = _adapters.settings_of(operation, keywords)
-    true, pred = _as_arrays(y_true, y_pred)
+    true, pred = _as_arrays(y_true, y_pred, settings.forms)
+    are_labels = settings.true_form == "labels"
+    if are_labels:
+        true, keywords, settings = _one_hot(true, pred, keywords, settings)
+        pred, mask = pred.astype(true.dtype), keywords["mask"]
     true, pred = _meaning.match_ranks(true, pred)
     axes = _meaning.check_axes(keywords["axis"], max(true.ndim, pred.ndim))
-    check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
+    if not are_labels:
+        check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
     shape = _meaning.broadcast_shape(true, pred)
     true, pred = _present(
         (true, pred), shape, settings.forms, keywords["where"], keywords["pseudocount"]
@@ -280,17 +285,35 @@ def _read(x, name):
 _FLOATS = tuple(map(np.dtype, (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)))
 
 
-def _as_arrays(y_true, y_pred):
-    """Both, in the one dtype that the core reads them in."""
-    true, pred = _as_array(y_true, "y_true"), _as_array(y_pred, "y_pred")
+def _as_arrays(y_true, y_pred, forms):
+    """Both, in the one dtype that the core reads them in; labels as they are."""
+    labels = forms[0] == "labels"
+    true = _read(y_true, "y_true") if labels else _as_array(y_true, "y_true")
+    pred = _as_array(y_pred, "y_pred")
     if not is_float(pred.dtype):
         pred = pred.astype(jax.dtypes.canonicalize_dtype(jnp.float64))
+    if labels:
+        return true, pred
     if is_sequence(y_true):
         true = true.astype(pred.dtype)
     if true.dtype != pred.dtype:
         wide = _meaning.result_dtype(true.dtype, pred.dtype)
         true, pred = true.astype(wide), pred.astype(wide)
     return true, pred
+
+
+def _one_hot(labels, pred, keywords, settings):
+    """Labels as rows of probabilities."""
+    if labels.dtype.kind not in "iu":
+        refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
+    dtype = pred.dtype if keywords["label_smoothing"] == 0 else _wide(pred).dtype
+    if keywords["mask"] is not None:
+        keywords = keywords | {"mask": _read_mask(keywords["mask"])}
+
+    def values_of(x):
+        return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+    return _adapters.one_hot(jnp, labels, pred, keywords, settings, dtype, values_of)
 
 
 def _present(inputs, shape, forms, where, pseudocount):
@@ -323,15 +346,19 @@ def _read_weights(sample_weight, mask, reduction, dtype):
     if sample_weight is not None:
         weight = _as_array(sample_weight, "sample_weight").astype(dtype)
     if mask is not None:
-        mask = _read(mask, "mask")
-        if mask.dtype.kind not in "biu":
-            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
-        mask = jnp.asarray(mask.astype(bool))
+        mask = _read_mask(mask)
 
     def scale(mask):
         return _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))
 
     return _meaning.weights_of(weight, mask, reduction, scale)
+
+
+def _read_mask(mask):
+    mask = _read(mask, "mask")
+    if mask.dtype.kind not in "biu":
+        refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+    return jnp.asarray(mask.astype(bool))
 
 
 def _reduce(values, weights, reduction):

@@ -53,7 +53,7 @@ Parameters
 y_true, y_pred : torch.Tensor, of shapes (..., classes) that broadcast
     The distributions, in the CPU's memory: float16, bfloat16, float32 or float64 are read in place,
     and integers and bools. A 0-d or 1-d input is one row.
-{parameters}{shared}
+{parameters}{shared}{labels}
 Returns
 -------
 torch.Tensor
@@ -238,6 +238,8 @@ def _composed(operation, y_true, y_pred, keywords):
     _meaning.check_reduction(reduction)
     settings = _adapters.settings_of(operation, keywords)
     true, pred = _check_tensor(y_true, "y_true"), _check_tensor(y_pred, "y_pred")
+    if settings.true_form == "labels":
+        true, keywords, settings = _one_hot(true, pred, keywords, settings)
     true, pred = _meaning.match_ranks(*_one_dtype(true, pred))
     true, pred = _broadcast(true, pred)
     axes = _meaning.check_axes(keywords["axis"], true.ndim)
@@ -288,6 +290,22 @@ def _broadcast(true, pred):
         return true, pred
     shape = _meaning.broadcast_shape(true, pred)
     return true.expand(shape), pred.expand(shape)
+
+
+def _one_hot(labels, pred, keywords, settings):
+    """Labels as rows of probabilities: PyTorch's to see through, where nobody knows their values."""
+    if labels.dtype not in _INTEGERS or labels.dtype == torch.bool:
+        refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
+    narrow = pred.dtype in _NAMES and keywords["label_smoothing"] == 0
+    dtype = pred.dtype if narrow else _one_dtype(pred.new_zeros((), dtype=torch.float32), pred)[1].dtype  # fmt: skip
+    if keywords["mask"] is not None:
+        keywords = keywords | {"mask": _read_mask(keywords["mask"])}
+
+    def values_of(x):
+        return None if torch.compiler.is_compiling() or not _is_plain(x) else _view(x)
+
+    labels = labels.to(torch.int64)
+    return _adapters.one_hot(torch, labels, pred, keywords, settings, dtype, values_of)
 
 
 def _present(inputs, forms, where, pseudocount):
@@ -346,16 +364,20 @@ def _read_weights(sample_weight, mask, reduction, dtype):
         if weight.dtype not in (torch.float32, torch.float64):
             weight = weight.to(torch.float64)
     if mask is not None:
-        mask = _as_tensor(mask, "mask")
-        if mask.dtype not in _INTEGERS:
-            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
-        mask = mask != 0
+        mask = _read_mask(mask)
 
     def scale(mask):
         valid = mask.sum(dtype=torch.float64)
         return torch.where(valid == 0, 0, mask.numel() / valid).to(dtype)
 
     return _meaning.weights_of(weight, mask, reduction, scale)
+
+
+def _read_mask(mask):
+    mask = _as_tensor(mask, "mask")
+    if mask.dtype not in _INTEGERS:
+        refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+    return mask != 0
 
 
 def _as_tensor(x, name):

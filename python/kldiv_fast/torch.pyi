@@ -12,13 +12,14 @@ __all__ = [
 ]
 
 _Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits"]
+_Labels: TypeAlias = _Form | Literal["labels"]
 
 def kl(
     y_true: torch.Tensor,
     y_pred: torch.Tensor,
     *,
     axis: int | Sequence[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -27,13 +28,15 @@ def kl(
     mask: Any = None,
     where: Any = None,
     pseudocount: float = 0.0,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor: ...
 def generalized_kl(
     y_true: torch.Tensor,
     y_pred: torch.Tensor,
     *,
     axis: int | Sequence[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -42,6 +45,8 @@ def generalized_kl(
     mask: Any = None,
     where: Any = None,
     pseudocount: float = 0.0,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor: ...
 def jsd(
     y_true: torch.Tensor,
@@ -49,7 +54,7 @@ def jsd(
     *,
     beta: float = 0.5,
     axis: int | Sequence[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -58,13 +63,15 @@ def jsd(
     mask: Any = None,
     where: Any = None,
     pseudocount: float = 0.0,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor: ...
 def jeffreys(
     y_true: torch.Tensor,
     y_pred: torch.Tensor,
     *,
     axis: int | Sequence[int] = -1,
-    form: _Form | tuple[_Form, _Form] | list[_Form] = "probs",
+    form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs",
     epsilon: float | None = 1e-7,
     temperature: float = 1.0,
     base: float | None = None,
@@ -73,4 +80,6 @@ def jeffreys(
     mask: Any = None,
     where: Any = None,
     pseudocount: float = 0.0,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor: ...
