@@ -3,7 +3,11 @@
 
 import numpy as np
 
-from kldiv_fast.cython_api cimport KL_OK, kl_row_float64, kl_rows_float32, kl_rows_grad_float64
+from libc.stdint cimport int64_t
+
+from kldiv_fast.cython_api cimport (
+    KL_INVALID, KL_OK, kl_labels_logits_rows_grad_float32, kl_row_float64, kl_rows_float32, kl_rows_grad_float64
+)
 
 cdef double EPSILON = 1e-7
 
@@ -67,4 +71,24 @@ def values_and_gradients(const double[:, ::1] y_true, const double[:, ::1] y_pre
         )
     if status != KL_OK:
         raise RuntimeError(f"kl_rows_grad_float64 ended with status {status}")
+    return values, gradients
+
+
+def cross_entropies(const int64_t[::1] labels, const float[:, ::1] logits):
+    """Every row's cross-entropy with its label, in nats, and its gradient with respect to the logits."""
+    if labels.shape[0] != logits.shape[0] or logits.shape[1] == 0:
+        raise ValueError("logits needs a row for each label, with at least one class")
+    values = np.empty(logits.shape[0], np.float32)
+    gradients = np.empty((logits.shape[0], logits.shape[1]), np.float32)
+    cdef float[::1] out = values
+    cdef float[:, ::1] grad = gradients
+    cdef int status = KL_OK
+    if out.shape[0] > 0:
+        status = kl_labels_logits_rows_grad_float32(
+            &labels[0], &logits[0, 0], logits.shape[0], logits.shape[1], 1.0, 0, NULL, &out[0], &grad[0, 0]
+        )
+    if status == KL_INVALID:
+        raise ValueError(f"labels must be in [0, {logits.shape[1]})")
+    if status != KL_OK:
+        raise RuntimeError(f"kl_labels_logits_rows_grad_float32 ended with status {status}")
     return values, gradients
