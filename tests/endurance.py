@@ -111,6 +111,16 @@ def paths():
     yield "logits", lambda: kl(t, p, form="logits", temperature=2.0)
     yield "mixed forms", lambda: jsd(t, p, form=("counts", "log_probs"))
     yield "labels", lambda: kl(labels, p, form=("labels", "probs"))
+    yield (
+        "labels beside logits",
+        lambda: kldiv_fast.kl_value_and_grad(labels, p, form=("labels", "logits")),
+    )
+    yield "where", lambda: kldiv_fast.kl_value_and_grad(t, p, where=t > 0.1)
+    yield "where of logits", lambda: kl(t, p, form="logits", where=t > 0.1)
+    yield "pseudocount", lambda: kl(t, p, form="counts", pseudocount=0.5)
+    yield "validate", lambda: kl(t, p, form="logits", validate=True)
+    yield "rows that are not", lambda: _refused(-t, p, form="counts", validate=True)
+    yield "bad where", lambda: _refused(t, p, where=np.ones((2, 2), bool))
     yield "bad labels", lambda: _refused(labels + 5, p, form=("labels", "probs"))
     yield "two forms", lambda: kl([[0.5, 0.5]], [[0.25, 0.75]], form=["logits", "logits"])
     yield "empty", lambda: kl(t[:0], p[:0])

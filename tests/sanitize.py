@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE.parent
 TESTS = ["minimal", "arrays", "bits", "special_values", "properties", "errors", "gradient"]
-TESTS += ["forms", "logits"]
+TESTS += ["forms", "logits", "where", "validation"]
 
 
 def run(*command, **environment):
