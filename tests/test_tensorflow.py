@@ -16,7 +16,8 @@ from processes import printed
 tf = pytest.importorskip("tensorflow")
 
 import keras
-from kldiv_fast._tensorflow import _load_ops, rows
+from kldiv_fast._meaning import Settings
+from kldiv_fast._tensorflow import _DOUBLES, _OPS, _load_ops, _packed, rows
 
 native = pytest.mark.skipif(sys.platform != "linux", reason="no native op on this system")
 
@@ -146,7 +147,7 @@ def test_at_and_beyond_the_bounds_of_the_clip(mode, dtype, epsilon):
     inputs = [tf.constant(x.reshape(-1, 1)) for x in np.meshgrid(edges, edges)]
 
     def ours(*xs):
-        return gradients(lambda t, p: rows(t, p, epsilon), *xs)
+        return gradients(lambda t, p: rows(t, p, Settings(epsilon=epsilon)), *xs)
 
     mine = mode(ours, *inputs)(*inputs)
     theirs = gradients(lambda t, p: formula(t, p, epsilon), *inputs)
@@ -223,6 +224,103 @@ def test_forward_mode_and_jacobian(rng):
         derivatives.append([forward.jvp(values), *tape.jacobian(values, inputs)])
     for mine, theirs in zip(*derivatives, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9)
+
+
+# ---- other divergences and forms ----
+
+SETTINGS = [
+    Settings("kl", None, 0.5, 1.0, "probs", "logits", 2.0),
+    Settings("kl", None, 0.5, 1.0, "logits", "logits", 3.0),
+    Settings("jsd", None, 0.3, 1 / np.log(2), "counts", "log_probs"),
+    Settings("jsd", 1e-3, 0.3),
+    Settings("jeffreys", None, 0.5, 1.0, "log_probs", "counts"),
+]
+TERMS = {
+    "kl": lambda t, p, _: t * tf.math.log(t / p),
+    "jsd": lambda t, p, b: (
+        b * t * tf.math.log(t / (b * t + (1 - b) * p))
+        + (1 - b) * p * tf.math.log(p / (b * t + (1 - b) * p))
+    ),
+    "jeffreys": lambda t, p, _: (t - p) * tf.math.log(t / p),
+}
+PROBABILITIES = {
+    "probs": lambda x, _: x,
+    "counts": lambda x, _: x / tf.reduce_sum(x, -1, keepdims=True),
+    "log_probs": lambda x, _: tf.exp(x),
+    "logits": lambda x, temperature: tf.nn.softmax(x / temperature),
+}
+
+
+def broadcast(*inputs):
+    shape = tf.broadcast_dynamic_shape(*map(tf.shape, inputs))
+    return [tf.broadcast_to(x, shape) for x in inputs]
+
+
+def naive(settings):
+    """As it is usually written, for TensorFlow to differentiate; inside the clip's bounds."""
+
+    def function(*inputs):
+        t, p = (
+            PROBABILITIES[form](x, settings.temperature)
+            for form, x in zip(settings.forms, broadcast(*inputs), strict=True)
+        )
+        if settings.epsilon is not None:
+            t, p = (tf.clip_by_value(x, settings.epsilon, 1) for x in (t, p))
+        terms = TERMS[settings.operation](t, p, settings.beta)
+        return settings.scale * tf.reduce_sum(terms, -1)
+
+    return function
+
+
+# What TensorFlow compiles takes seconds.
+BRIEF = {("eager", i) for i in range(len(SETTINGS))} | {("unknown rank", 2), ("XLA", 1)}
+CASES = [
+    pytest.param(name, settings, marks=() if (name, i) in BRIEF else pytest.mark.long)
+    for name in ("eager", "graph", "XLA", "unknown rank")
+    for i, settings in enumerate(SETTINGS)
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_every_setting(rng, name, settings):
+    """Values, gradients and theirs, of inputs that broadcast, in the core and by the formula."""
+    inputs = tensors(rng, [(3, 5), (5,)], "float64")
+
+    def all_orders(function):
+        return lambda *xs: [
+            function(*xs),
+            gradients(function, *xs),
+            second_derivatives(function, *xs),
+        ]
+
+    ours = MODES[name](all_orders(lambda *xs: rows(*xs, settings)), *inputs)(*inputs)
+    expected = all_orders(naive(settings))(*inputs)
+    for mine, theirs in zip(tf.nest.flatten(ours), tf.nest.flatten(expected), strict=True):
+        assert mine.shape == theirs.shape
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_zeros_and_rows_without_meaning(rng):
+    """XLA's formula beside the core, whose rules test_forms.py has: no class, an infinite row, NaN."""
+    t = np.array([[0, 0.5, 0.5], [0.5, 0.5, 0], [np.nan, 1, 0], [0.2, 0.3, 0.5]])
+    z = np.array([[-np.inf, 1, 0], [-np.inf, 1, 0], [1, 2, 3], [0, -2000, 0]])
+    settings = Settings("kl", None, pred_form="logits")
+    inputs = [tf.constant(x) for x in (t, z)]
+    both = lambda *xs: [rows(*xs, settings), *gradients(lambda *ys: rows(*ys, settings), *xs)]
+    by_core, by_formula = both(*inputs), tf.function(both, jit_compile=True)(*inputs)
+    assert np.isposinf(by_core[0][1]) and np.isnan(by_core[0][2])
+    for mine, theirs in zip(by_formula, by_core, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_function_s_second_derivative_from_outside(rng):
+    """What the forward graph knows of its settings reaches a graph that is differentiated from outside."""
+    settings = SETTINGS[1]
+    inputs = tensors(rng, [(3, 5)] * 2, "float64")
+    ours = second_derivatives(tf.function(lambda *xs: rows(*xs, settings)), *inputs)
+    theirs = second_derivatives(naive(settings), *inputs)
+    for mine, reference in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-9, atol=1e-12)
 
 
 # ---- which code runs ----
@@ -425,13 +523,34 @@ def test_errors(rng):
             function(tf.constant(0.5), tf.constant(0.5))
 
 
+BAD_SETTINGS = [
+    (0, 99, "operation is 99"),
+    (0, 0.5, r"operation is 0\.5"),
+    (1, 2, "clip is 2"),
+    (2, float("nan"), "epsilon is -?nan"),
+    (3, 1.5, r"beta is 1\.5"),
+    (4, 0, "scale is 0"),
+    (5, 4, "true_form is 4"),  # labels
+    (6, -1, "pred_form is -1"),
+    (6, 3, "clip is 1"),  # beside logits
+    (7, 0, "temperature is 0"),
+]
+
+
 @native
 def test_errors_of_the_op_name_the_argument(rng):
     y_true, y_pred = tensors(rng, [(4, 7), (4, 6)], "float32")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"y_true has shape \(4,7\).*\(4,6\)"):
         unknown_rank(rows, y_true, y_pred)(y_true, y_pred)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"epsilon is 2\.0.*\[0, 1\)"):
-        rows(y_true, y_true, epsilon=2.0)
+        rows(y_true, y_true, Settings(epsilon=2.0))
+    fine = list(_DOUBLES.unpack(_packed(Settings())))
+    for at, bad, expected in BAD_SETTINGS:
+        settings = _DOUBLES.pack(*fine[:at], bad, *fine[at + 1 :])
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{expected}.*; expected"):
+            _OPS.kldiv_fast_rows(y_true, y_true, settings)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="settings has 3 bytes; expected 64"):
+        _OPS.kldiv_fast_rows(y_true, y_true, "abc")
 
 
 # ---- the C API ----

@@ -1,6 +1,6 @@
 """The table's formulas, computed by a library's own operations: where the core can't be, and for derivatives of derivatives.
 
-``xp`` is a module with NumPy's names: ``numpy``, ``jax.numpy``, ``torch``. The rules beside zeros are the core's for every
+``xp`` is a module with NumPy's names: ``numpy``, ``jax.numpy``, ``torch``, or what stands for one. The rules beside zeros are the core's for every
 operation: 0 log 0 is 0, a negative makes the term infinite, and NaN goes through.
 """
 
@@ -10,6 +10,44 @@ from kldiv_fast._meaning import LOGS
 from kldiv_fast._operations import ENTRIES
 
 _NORMALISED = ("counts", "logits")  # forms whose rows are made to sum to 1
+
+
+def rows(xp, settings, inputs):
+    """Each row's divergence along the last axis, of two inputs of one shape and one of the wider dtypes."""
+    probs = both_probabilities(xp, settings, inputs)
+    found = terms(xp, settings, *probs)
+    if settings.epsilon is None:
+        found = found + lacking(xp, settings, inputs, probs)
+    return xp.sum(found, axis=-1)
+
+
+def gradients(xp, settings, upstream, inputs, constant):
+    """The rows' gradients, times each row's `upstream`, by formulas that a library can differentiate further.
+
+    ``constant(x)`` is `x`, cut off from what it was computed from.
+    """
+    factor = upstream[..., None]
+    probs = both_probabilities(xp, settings, inputs)
+    found = _differentiable_slopes(xp, settings, *probs, factor != 0, constant)
+
+    def gradient(form, x, t, slope):
+        slope = chained(xp, form, x, t, slope, settings.temperature)
+        if settings.epsilon is not None:
+            slope = xp.where((x < settings.epsilon) | (x > 1), 0, slope)
+        return factor * slope
+
+    return list(map(gradient, settings.forms, inputs, probs, found))
+
+
+def _differentiable_slopes(xp, settings, t, p, counts, constant):
+    """The terms' slopes by probabilities, as functions of them that can be differentiated, where a row counts."""
+    at_zero = [constant(x) for x in slopes(xp, settings, t, p)]
+    at_zero = [xp.where(xp.isnan(x), 0, x) for x in at_zero]
+    # Elsewhere gradients are 0 or don't vary; 1 in the place of t and p keeps NaN out of all further derivatives.
+    varies = ((t > 0) & (p > 0)) | ((xp.isnan(t) | xp.isnan(p)) & counts)
+    t, p = xp.where(varies, t, 1), xp.where(varies, p, 1)
+    found = inner_slopes(xp, settings, t, p)
+    return [xp.where(varies, slope, fixed) for slope, fixed in zip(found, at_zero, strict=True)]
 
 
 def terms(xp, settings, t, p):
@@ -75,15 +113,25 @@ def one_hot(xp, labels, classes, axis, smoothing, dtype):
     return xp.where(is_label, xp.where(labels == numbers, hot, cold), nan)
 
 
+def both_probabilities(xp, settings, inputs):
+    """Both sides', clipped if they are probabilities."""
+    if settings.epsilon is not None:
+        return [xp.clip(x, settings.epsilon, 1) for x in inputs]
+    return [
+        probabilities(xp, form, x, settings.temperature)
+        for form, x in zip(settings.forms, inputs, strict=True)
+    ]
+
+
 def probabilities(xp, form, x, temperature):
     """What the numbers of rows stand for, unclipped. Exponentials end at the core's floor: see :func:`lacking`."""
     if form == "counts":
-        return x / x.sum(axis=-1, keepdims=True)
+        return x / xp.sum(x, axis=-1, keepdims=True)
     if form not in LOGS:
         return x
     x = _exponents(xp, form, x, temperature)
     t = xp.exp(xp.where(x > -xp.inf, xp.clip(x, _floor(xp, x), xp.inf), x))
-    return t / t.sum(axis=-1, keepdims=True) if form == "logits" else t
+    return t / xp.sum(t, axis=-1, keepdims=True) if form == "logits" else t
 
 
 def lacking(xp, settings, inputs, probs):
@@ -111,15 +159,15 @@ def _floor(xp, x):
     return -80 if xp.finfo(x.dtype).bits == 32 else -700
 
 
-def chained(form, x, t, slope, temperature):
+def chained(xp, form, x, t, slope, temperature):
     """The derivative by x, from that by the probabilities t that it stands for."""
     if form == "log_probs":
         return t * slope
     if form not in _NORMALISED:
         return slope
-    slope = slope - (t * slope).sum(axis=-1, keepdims=True)
+    slope = slope - xp.sum(t * slope, axis=-1, keepdims=True)
     if form == "counts":
-        return slope / x.sum(axis=-1, keepdims=True)
+        return slope / xp.sum(x, axis=-1, keepdims=True)
     return t * slope / temperature
 
 

@@ -48,6 +48,11 @@ class Settings(NamedTuple):
     def forms(self):
         return self.true_form, self.pred_form
 
+    @property
+    def is_plain(self):
+        """Whether it is what Keras's own KLDivergence computes, with any epsilon."""
+        return self.epsilon is not None and self == Settings(epsilon=self.epsilon)
+
 
 # ---- one value each ----
 

@@ -219,37 +219,22 @@ def _call(name, settings, formula, *operands):
 
 
 def _formula_rows(settings, *operands):
-    inputs = [_wide(x) for x in operands]
-    probs = _probabilities(settings, inputs)
-    terms = _formulas.terms(jnp, settings, *probs)
-    if settings.epsilon is None:
-        terms = terms + _formulas.lacking(jnp, settings, inputs, probs)
-    return terms.sum(axis=-1)
+    return _formulas.rows(jnp, settings, [_wide(x) for x in operands])
 
 
 def _formula_gradients(settings, wanted, *operands):
     *inputs, upstream = (_wide(x) for x in operands)
-    probs = _probabilities(settings, inputs)
+    probs = _formulas.both_probabilities(jnp, settings, inputs)
     factor = upstream[..., jnp.newaxis]
 
     def gradient(form, x, t, slope):
-        slope = _formulas.chained(form, x, t, slope, settings.temperature)
+        slope = _formulas.chained(jnp, form, x, t, slope, settings.temperature)
         beyond = settings.epsilon is not None and ((x < t) | (x > t))
         return jnp.where((factor == 0) | beyond, 0, factor * slope)
 
     slopes = _formulas.slopes(jnp, settings, *probs)
     found = map(gradient, settings.forms, inputs, probs, slopes)
     return [x for name, x in zip(_OPERANDS, found, strict=True) if name in wanted]
-
-
-def _probabilities(settings, inputs):
-    """Both sides', clipped if they are probabilities."""
-    if settings.epsilon is not None:
-        return [jnp.clip(x, settings.epsilon, 1) for x in inputs]
-    return [
-        _formulas.probabilities(jnp, form, x, settings.temperature)
-        for form, x in zip(settings.forms, inputs, strict=True)
-    ]
 
 
 def _wide(x):

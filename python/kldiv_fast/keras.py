@@ -1,19 +1,35 @@
 """Keras 3: the divergence as loss, metric and function in place of Keras's own, on TensorFlow, PyTorch and JAX.
 
-They are Keras's own classes with another function inside: reductions, weights, masks, dtypes and states are Keras's
+Of logits and other forms too, the Jensen-Shannon divergence, and the divergence from integer labels. They are Keras's own classes with another function inside: reductions, weights, masks, dtypes and states are Keras's
 code, and only the rows come from :mod:`kldiv_fast`. Needs the extra ``keras`` and one of Keras's backends.
 """
 
 import importlib
+import math
+
+import numpy as np
 
 try:
     import keras
+    from keras.src.backend import set_keras_mask  # which has no public name
 except ImportError as error:
     raise ImportError("kldiv_fast.keras needs Keras 3: pip install 'kldiv_fast[keras]'") from error
 
+from kldiv_fast import _adapters, _meaning
 from kldiv_fast._meaning import Settings
+from kldiv_fast._operations import OPERATIONS
 
-__all__ = ["KLDivergence", "KLDivergenceMetric", "kl_divergence", "patch_keras", "unpatch_keras"]
+__all__ = [
+    "JensenShannon",
+    "JensenShannonMetric",
+    "KLDivergence",
+    "KLDivergenceMetric",
+    "SparseKLDivergence",
+    "SparseKLDivergenceMetric",
+    "kl_divergence",
+    "patch_keras",
+    "unpatch_keras",
+]
 
 _KERAS_LOSS = keras.losses.KLDivergence
 _KERAS_METRIC = keras.metrics.KLDivergence
@@ -36,10 +52,10 @@ def _jax_rows():
 
     from kldiv_fast.jax import rows
 
-    def rows_of_one_shape(y_true, y_pred, epsilon):
+    def rows_of_one_shape(y_true, y_pred, settings):
         if y_true.shape != y_pred.shape:
             y_true, y_pred = jnp.broadcast_arrays(y_true, y_pred)
-        return rows(y_true, y_pred, Settings(epsilon=epsilon))
+        return rows(y_true, y_pred, settings)
 
     return rows_of_one_shape
 
@@ -47,15 +63,15 @@ def _jax_rows():
 def _torch_rows():
     import torch
 
-    from kldiv_fast.torch import rows
+    from kldiv_fast.torch import rows, rows_by_formula
 
-    def rows_where_they_are(y_true, y_pred, epsilon):
+    def rows_where_they_are(y_true, y_pred, settings):
         # What torch.compile sees it fuses with its neighbours, which is worth more than a faster op between them; a
         # GPU's tensors stay where they are.
         on_cpu = y_pred.device.type in ("cpu", "meta") and y_true.device.type in ("cpu", "meta")
-        if torch.compiler.is_compiling() or not on_cpu:
+        if settings.is_plain and (torch.compiler.is_compiling() or not on_cpu):
             return _KERAS_FUNCTION(y_true, y_pred)
-        return rows(y_true, y_pred, Settings(epsilon=epsilon))
+        return (rows if on_cpu else rows_by_formula)(y_true, y_pred, settings)
 
     return rows_where_they_are
 
@@ -75,7 +91,7 @@ def _backend_rows():
 _rows = _backend_rows()
 
 
-# ---- function, loss, metric ----
+# ---- Keras's own: function, loss, metric ----
 
 
 @_register
@@ -118,7 +134,7 @@ def kl_divergence(y_true, y_pred):
     y_true = keras.ops.convert_to_tensor(y_true, dtype, sparse=False)
     if dtype not in _FLOATS or not _are_rows(y_true.shape, y_pred.shape):
         return _KERAS_FUNCTION(y_true, y_pred)
-    return keras.ops.cast(_rows(y_true, y_pred, keras.config.epsilon()), dtype)
+    return keras.ops.cast(_rows(y_true, y_pred, Settings(epsilon=keras.config.epsilon())), dtype)
 
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -137,6 +153,58 @@ def _are_rows(a, b):
     )
 
 
+class _Rows:
+    """A function for Keras's classes to hold, and in `config` the arguments that it was made from."""
+
+    def __init__(self, operation, *, from_logits, temperature, form, **parameters):
+        _check_from_logits(from_logits)
+        if from_logits and form is not None:
+            raise ValueError(
+                f"from_logits is True and form is {form!r}; expected one of them: "
+                "from_logits=True is form=('probs', 'logits')"
+            )
+        forms = ("probs", "logits") if from_logits else "probs" if form is None else form
+        row = next(row for row in OPERATIONS if row.name == operation)
+        given = {"form": forms, "temperature": temperature, **parameters}
+        self._settings = _adapters.settings_of(row, _adapters.complete(row, given))
+        self.config = parameters | {
+            "from_logits": bool(from_logits),
+            "temperature": self._settings.temperature,
+            "form": form if form is None or isinstance(form, str) else list(form),
+        }
+
+    def __call__(self, y_true, y_pred):
+        if self._settings.is_plain:
+            return kl_divergence(y_true, y_pred)
+        y_pred, dtype = _floating(y_pred)
+        y_true = keras.ops.convert_to_tensor(y_true, dtype, sparse=False)
+        if not _are_rows(y_true.shape, y_pred.shape):
+            raise ValueError(
+                f"y_true has shape {tuple(y_true.shape)} and y_pred {tuple(y_pred.shape)}; "
+                "expected (..., classes), and shapes that broadcast"
+            )
+        settings = self._settings
+        if settings.epsilon is not None:
+            settings = settings._replace(epsilon=keras.config.epsilon())
+        return keras.ops.cast(_rows(y_true, y_pred, settings), dtype)
+
+
+def _check_from_logits(from_logits):
+    if not isinstance(from_logits, (bool, np.bool_)):
+        raise TypeError(f"from_logits is {from_logits!r}; expected True or False")
+
+
+def _floating(y_pred):
+    """It as a tensor of floats, and their dtype."""
+    y_pred = keras.ops.convert_to_tensor(y_pred, sparse=False)
+    dtype = keras.backend.standardize_dtype(y_pred.dtype)
+    if dtype in _FLOATS:
+        return y_pred, dtype
+    if "int" not in dtype and dtype != "bool":
+        raise TypeError(f"y_pred is of dtype {dtype}; expected {', '.join(_FLOATS)} or integers")
+    return keras.ops.cast(y_pred, keras.config.floatx()), keras.config.floatx()
+
+
 @_register
 class KLDivergence(_KERAS_LOSS):
     """Kullback-Leibler divergence as a loss, in place of ``keras.losses.KLDivergence``.
@@ -147,6 +215,25 @@ class KLDivergence(_KERAS_LOSS):
     name : str, default "kl_divergence"
     dtype : str, keras.DTypePolicy or None
         As in Keras, whose class this is but for the function that computes the rows.
+    from_logits : bool, default False
+        Whether `y_pred` are logits, beside probabilities in `y_true`: the value of
+        ``keras.losses.CategoricalCrossentropy(from_logits=True)`` less the entropy of `y_true`.
+    temperature : float, default 1.0
+        What logits are divided by, in both inputs. The value is not multiplied by its square, as
+        recipes for distillation do.
+    form : str or pair of str, optional
+        What the inputs are, as in :func:`kldiv_fast.kl`: "probs" (the default), "counts",
+        "log_probs" or "logits", one for both or (`y_true`'s, `y_pred`'s). ``form="logits"`` is
+        distillation: a teacher's logits in `y_true`, the student's in `y_pred`. Nothing is clipped
+        but probabilities beside probabilities.
+
+    Raises
+    ------
+    ValueError
+        If `from_logits` is True beside a `form`, or an argument has a value that is not in its
+        range; called, if shapes do not broadcast.
+    TypeError
+        If an argument is of a type that is not among those above.
 
     Examples
     --------
@@ -156,11 +243,27 @@ class KLDivergence(_KERAS_LOSS):
     >>> y_pred = np.array([[0.6, 0.4], [0.4, 0.6]], dtype="float32")
     >>> f"{float(KLDivergence()(y_true, y_pred)):.6f}"
     '0.458143'
+    >>> teacher, student = np.array([[[2.0, 0.0]], [[0.0, 0.0]]], dtype="float32")
+    >>> f"{float(KLDivergence(form='logits', temperature=2.0)(teacher, student)):.6f}"
+    '0.110944'
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="kl_divergence", dtype=None):
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="kl_divergence",
+        dtype=None,
+        *,
+        from_logits=False,
+        temperature=1.0,
+        form=None,
+    ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        _exchange_function(self, "fn")
+        rows = _Rows("kl", from_logits=from_logits, temperature=temperature, form=form)
+        self._config = _exchange_function(self, "fn", rows)
+
+    def get_config(self):
+        return super().get_config() | self._config
 
 
 @_register
@@ -172,6 +275,8 @@ class KLDivergenceMetric(_KERAS_METRIC):
     name : str, default "kl_divergence"
     dtype : str, keras.DTypePolicy or None
         As in Keras, whose class this is but for the function that computes the rows.
+    from_logits, temperature, form
+        As those of :class:`KLDivergence`, with its errors.
 
     Examples
     --------
@@ -184,22 +289,277 @@ class KLDivergenceMetric(_KERAS_METRIC):
     '0.458143'
     """
 
-    def __init__(self, name="kl_divergence", dtype=None):
+    def __init__(
+        self, name="kl_divergence", dtype=None, *, from_logits=False, temperature=1.0, form=None
+    ):
         super().__init__(name=name, dtype=dtype)
-        _exchange_function(self, "_fn")
+        rows = _Rows("kl", from_logits=from_logits, temperature=temperature, form=form)
+        self._config = _exchange_function(self, "_fn", rows)
+
+    def get_config(self):
+        return super().get_config() | self._config
 
 
-def _exchange_function(instance, attribute):
-    """Put our function where Keras's class keeps its own."""
+def _exchange_function(instance, attribute, rows):
+    """Put our function where Keras's class keeps its own. Returns what of the arguments Keras's class doesn't have."""
     if getattr(instance, attribute, None) is not _KERAS_FUNCTION:
         raise _moved(f"{type(instance).__mro__[1].__qualname__}.{attribute}")
-    setattr(instance, attribute, kl_divergence)
+    told = {name: x for name, x in rows.config.items() if x != _UNTOLD[name]}
+    setattr(instance, attribute, rows if told else kl_divergence)
+    return told
+
+
+_UNTOLD = {"from_logits": False, "temperature": 1.0, "form": None}
 
 
 def _moved(what):
     return RuntimeError(
         f"Keras {keras.__version__} has no kl_divergence where kldiv_fast.keras expects it: {what}"
     )
+
+
+# ---- losses and metrics that Keras doesn't have ----
+
+
+class _Loss(_KERAS_LOSS.__base__):
+    """A loss of a function of rows, which knows its own arguments."""
+
+    def get_config(self):
+        return keras.losses.Loss.get_config(self) | self.fn.config
+
+
+class _Metric(keras.metrics.MeanMetricWrapper):
+    """The mean of such a function, over all batches."""
+
+    def __init__(self, rows, name, dtype):
+        super().__init__(rows, name=name, dtype=dtype)
+        self._direction = "down"  # as Keras says of its own losses
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype} | self._fn.config
+
+
+@_register
+class JensenShannon(_Loss):
+    """Jensen-Shannon divergence as a loss: what :func:`kldiv_fast.jsd` computes.
+
+    Parameters
+    ----------
+    beta : float in [0, 1], default 0.5
+        The weight of `y_true`'s side: see :func:`kldiv_fast.jsd`.
+    from_logits, temperature, form
+        As those of :class:`KLDivergence`, with its errors.
+    reduction : str or None, default "sum_over_batch_size"
+    name : str, default "jensen_shannon"
+    dtype : str, keras.DTypePolicy or None
+        As in Keras's losses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.keras import JensenShannon
+    >>> y_true = np.array([[0.0, 1.0], [0.5, 0.5]], dtype="float32")
+    >>> logits = np.array([[0.0, 0.0], [1.0, 1.0]], dtype="float32")
+    >>> f"{float(JensenShannon(from_logits=True)(y_true, logits)):.6f}"
+    '0.107881'
+    """
+
+    def __init__(
+        self,
+        beta=0.5,
+        from_logits=False,
+        temperature=1.0,
+        form=None,
+        reduction="sum_over_batch_size",
+        name="jensen_shannon",
+        dtype=None,
+    ):
+        rows = _Rows("jsd", from_logits=from_logits, temperature=temperature, form=form, beta=beta)
+        super().__init__(rows, reduction=reduction, name=name, dtype=dtype)
+
+
+@_register
+class JensenShannonMetric(_Metric):
+    """Mean Jensen-Shannon divergence over all batches.
+
+    Parameters
+    ----------
+    name : str, default "jensen_shannon"
+    dtype : str, keras.DTypePolicy or None
+        As in Keras's metrics.
+    beta, from_logits, temperature, form
+        As those of :class:`JensenShannon`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.keras import JensenShannonMetric
+    >>> metric = JensenShannonMetric()
+    >>> metric.update_state(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]]))
+    >>> f"{float(metric.result()):.5f}"
+    '0.21576'
+    """
+
+    def __init__(
+        self,
+        name="jensen_shannon",
+        dtype=None,
+        beta=0.5,
+        from_logits=False,
+        temperature=1.0,
+        form=None,
+    ):
+        rows = _Rows("jsd", from_logits=from_logits, temperature=temperature, form=form, beta=beta)
+        super().__init__(rows, name, dtype)
+
+
+class _SparseRows:
+    """:class:`_Rows` of integer labels."""
+
+    def __init__(self, from_logits, ignore_class):
+        _check_from_logits(from_logits)
+        ignore_class = _meaning.check_ignore_class(ignore_class, ("labels", "probs"))
+        self.config = {"from_logits": bool(from_logits), "ignore_class": ignore_class}
+
+    def __call__(self, y_true, y_pred):
+        y_pred, dtype = _floating(y_pred)
+        labels = _read_labels(y_true, y_pred.shape)
+        ignore_class, keep = self.config["ignore_class"], None
+        if ignore_class is not None:
+            keep = keras.ops.not_equal(labels, ignore_class)
+            labels = keras.ops.where(keep, labels, 0)
+            y_pred = keras.ops.where(keras.ops.expand_dims(keep, -1), y_pred, 0)
+        rows = keras.ops.cast(self._compute(labels, y_pred, dtype), dtype)
+        if keep is not None:
+            rows = keras.ops.where(keep, rows, 0)
+            set_keras_mask(rows, keep)
+        return rows
+
+    def _compute(self, labels, y_pred, dtype):
+        classes = keras.ops.shape(y_pred)[-1]
+        # Where Keras's backends raise nothing they take a label that there isn't for a row of zeros.
+        exist = keras.ops.equal(keras.ops.floor_divide(labels, classes), 0)
+        labels = keras.ops.cast(labels, "int32")
+        if self.config["from_logits"]:
+            logits = y_pred if dtype == "float64" else keras.ops.cast(y_pred, "float32")
+            rows = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        else:
+            rows = kl_divergence(keras.ops.one_hot(labels, classes, dtype=dtype), y_pred)
+        return keras.ops.where(exist, rows, math.nan)
+
+
+def _read_labels(y_true, shape):
+    """Labels of the rows' shape, whole numbers if they are not floats (as a loss makes of them), beside `shape`'s classes."""
+    labels = keras.ops.convert_to_tensor(y_true, sparse=False)
+    given, rows = tuple(labels.shape), tuple(shape)[:-1]
+    if len(given) == len(shape) and given[-1] == 1:
+        labels = keras.ops.squeeze(labels, axis=-1)
+    fits = len(labels.shape) == len(rows) and all(
+        m == n or None in (m, n) for m, n in zip(labels.shape, rows, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"y_true has shape {given} beside y_pred's {tuple(shape)}; expected one label a row, "
+            f"{rows} or {(*rows, 1)}"
+        )
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if dtype not in _FLOATS:
+        return keras.ops.cast(labels, "int32")
+    whole = _WHOLE.get(dtype)
+    if whole is not None and (shape[-1] or 0) > whole + 1:
+        raise ValueError(
+            f"y_true is of dtype {dtype}, which has no whole numbers between {whole} and {whole + 2}, "
+            f"beside {shape[-1]} classes; expected a loss of dtype 'float32'"
+        )
+    return labels
+
+
+_WHOLE = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24}  # up to where floats have them all
+
+
+@_register
+class SparseKLDivergence(_Loss):
+    """Kullback-Leibler divergence from rows that are a class each, of integer labels, as a loss.
+
+    Of logits it is ``keras.losses.SparseCategoricalCrossentropy(from_logits=True)``, which is the
+    divergence from a row that is 1 at its label and 0 elsewhere. Of probabilities it is
+    ``keras.losses.KLDivergence`` of such rows, clipped as there.
+
+    Parameters
+    ----------
+    from_logits : bool, default False
+        Whether `y_pred` are logits.
+    ignore_class : int, optional
+        A label whose rows are left out, as in Keras's SparseCategoricalCrossentropy.
+    reduction : str or None, default "sum_over_batch_size"
+    name : str, default "sparse_kl_divergence"
+    dtype : str, keras.DTypePolicy or None
+        As in Keras's losses.
+
+    Raises
+    ------
+    ValueError
+        Called: if `y_true` is not of `y_pred`'s shape (..., classes) without its classes, or with 1
+        in their place; if the loss's dtype, which Keras casts labels to, doesn't hold all of them.
+    TypeError
+        If an argument is of a type that is not among those above.
+
+    Notes
+    -----
+    A label that is not in [0, classes) makes its row NaN, where the backend raises no error.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.keras import SparseKLDivergence
+    >>> labels, uniform = np.array([7]), np.full((1, 46), 1 / 46)
+    >>> f"{float(SparseKLDivergence()(labels, uniform)):.4f}"
+    '3.8286'
+    >>> logits = np.zeros((3, 46), dtype="float32")
+    >>> loss = SparseKLDivergence(from_logits=True, ignore_class=-1)
+    >>> f"{float(loss(np.array([7, -1, 45]), logits)):.4f}"  # log(46)
+    '3.8286'
+    """
+
+    def __init__(
+        self,
+        from_logits=False,
+        ignore_class=None,
+        reduction="sum_over_batch_size",
+        name="sparse_kl_divergence",
+        dtype=None,
+    ):
+        rows = _SparseRows(from_logits, ignore_class)
+        super().__init__(rows, reduction=reduction, name=name, dtype=dtype)
+
+
+@_register
+class SparseKLDivergenceMetric(_Metric):
+    """Mean of :class:`SparseKLDivergence`'s rows over all batches.
+
+    Parameters
+    ----------
+    name : str, default "sparse_kl_divergence"
+    dtype : str, keras.DTypePolicy or None
+        As in Keras's metrics.
+    from_logits, ignore_class
+        As those of :class:`SparseKLDivergence`. Without weights, rows that are left out count as 0
+        in the mean, as in Keras's metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.keras import SparseKLDivergenceMetric
+    >>> metric = SparseKLDivergenceMetric(from_logits=True)
+    >>> metric.update_state(np.array([0, 1]), np.zeros((2, 46)))
+    >>> f"{float(metric.result()):.4f}"
+    '3.8286'
+    """
+
+    def __init__(
+        self, name="sparse_kl_divergence", dtype=None, from_logits=False, ignore_class=None
+    ):
+        super().__init__(_SparseRows(from_logits, ignore_class), name, dtype)
 
 
 # ---- the names that Keras knows ----

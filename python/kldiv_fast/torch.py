@@ -263,6 +263,11 @@ def rows(y_true, y_pred, settings):
     return _rows_op(y_true, y_pred, *settings)
 
 
+def rows_by_formula(y_true, y_pred, settings):
+    """The same in PyTorch's operations, wherever the tensors are."""
+    return _Formula.apply(*torch.broadcast_tensors(y_true, y_pred), settings)
+
+
 def _check_tensor(x, name):
     if not isinstance(x, torch.Tensor):
         refuse(name, f"of type {type(x).__name__}", f"a tensor: torch.as_tensor({name})")
@@ -538,45 +543,25 @@ class _RowsBackward(torch.autograd.Function):
         return *found, *(None for _ in ctx.settings), None, None
 
 
+class _Formula(torch.autograd.Function):
+    """The rows' formula. Derivatives that PyTorch would make of it are NaN beside zeros."""
+
+    @staticmethod
+    def forward(ctx, y_true, y_pred, settings):
+        ctx.settings = settings
+        ctx.save_for_backward(y_true, y_pred)
+        return _formulas.rows(torch, settings, [x.to(_result_dtype(x)) for x in (y_true, y_pred)])
+
+    @staticmethod
+    def backward(ctx, upstream):
+        found = _gradient_formulas(ctx.settings, upstream, *ctx.saved_tensors)
+        return *(x.to(y.dtype) for x, y in zip(found, ctx.saved_tensors, strict=True)), None
+
+
 def _gradient_formulas(settings, upstream, y_true, y_pred):
     """What rows_backward computes, by formulas that PyTorch can differentiate."""
-    u = upstream.unsqueeze(-1)
-    inputs, forms = [x.to(u.dtype) for x in (y_true, y_pred)], settings.forms
-    if forms != _meaning.PROBS:
-        probs = [
-            _formulas.probabilities(torch, form, x, settings.temperature)
-            for form, x in zip(forms, inputs, strict=True)
-        ]
-        slopes = _slopes(settings, *probs, u != 0)
-        return [
-            u * _formulas.chained(form, x, t, slope, settings.temperature)
-            for form, x, t, slope in zip(forms, inputs, probs, slopes, strict=True)
-        ]
-    (t, inside_t), (p, inside_p) = (_clip(x, settings.epsilon) for x in inputs)
-    slopes = _slopes(settings, t, p, u != 0)
-    return [
-        u * torch.where(inside, slope, 0)
-        for inside, slope in zip((inside_t, inside_p), slopes, strict=True)
-    ]
-
-
-def _slopes(settings, t, p, counts):
-    """The terms' slopes by probabilities, as functions of them that can be differentiated, where a row counts."""
-    with torch.no_grad():
-        at_zero = _formulas.slopes(torch, settings, t, p)
-        at_zero = [torch.where(x.isnan(), 0, x) for x in at_zero]
-    # Elsewhere gradients are 0 or don't vary; 1 in the place of t and p keeps NaN out of all further derivatives.
-    varies = ((t > 0) & (p > 0)) | ((t.isnan() | p.isnan()) & counts)
-    t, p = torch.where(varies, t, 1), torch.where(varies, p, 1)
-    slopes = _formulas.inner_slopes(torch, settings, t, p)
-    return [torch.where(varies, slope, fixed) for slope, fixed in zip(slopes, at_zero, strict=True)]
-
-
-def _clip(x, epsilon):
-    """x clipped, and where that is x itself."""
-    if epsilon is None:
-        return x, torch.ones_like(x, dtype=torch.bool)
-    return x.clamp(epsilon, 1), ~((x < epsilon) | (x > 1))
+    inputs = [x.to(upstream.dtype) for x in (y_true, y_pred)]
+    return _formulas.gradients(torch, settings, upstream, inputs, torch.Tensor.detach)
 
 
 for _name, _cpu, _fake, _function in (

@@ -4,6 +4,8 @@
 // against no TensorFlow: it finds the C functions in the one that has loaded it.
 #include <dlfcn.h>
 
+#include <cmath>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -20,7 +22,7 @@ decltype(&kldiv_run) core = nullptr;
 Poll (*poll_here)() = nullptr;
 kldiv_tensorflow tf;
 
-// ---- A kernel's tensors ----
+// ---- What TensorFlow owns, and failures ----
 
 struct Failure : std::runtime_error {
     Failure(TF_Code its_code, const std::string &message) : std::runtime_error(message), code(its_code) {}
@@ -33,6 +35,82 @@ struct Delete {
 };
 using Status = std::unique_ptr<TF_Status, Delete>;
 using Tensor = std::unique_ptr<TF_Tensor, Delete>;
+
+// What TensorFlow calls goes through here: no exception may leave it.
+template <typename Call>
+bool succeeds(TF_Status *status, const Call &call) {
+    try {
+        call();
+    } catch (const Failure &failure) {
+        tf.SetStatus(status, failure.code, failure.what());
+    } catch (const std::bad_alloc &) { tf.SetStatus(status, TSL_RESOURCE_EXHAUSTED, "no memory"); }
+    return tf.GetCode(status) == TSL_OK;
+}
+
+// ---- What an op is to compute ----
+
+// The attribute `settings`: doubles, in the order in which _tensorflow.py packs them. An attribute and no input, so that
+// Python knows it wherever it differentiates a graph.
+enum Setting { OPERATION, CLIP, EPSILON, BETA, SCALE, TRUE_FORM, PRED_FORM, TEMPERATURE, SETTING_COUNT };
+
+void expect(bool is_fine, const char *name, double value, const std::string &expected) {
+    if (!is_fine)
+        throw Failure{TSL_INVALID_ARGUMENT,
+                      std::string(name) + " is " + std::to_string(value) + "; expected " + expected};
+}
+
+int whole(double value, const char *name, int count) {
+    const bool is_fine = value >= 0 && value < count && std::trunc(value) == value;
+    expect(is_fine, name, value, "an integer in [0, " + std::to_string(count) + ")");
+    return static_cast<int>(value);
+}
+
+kldiv_options options_of(const double (&given)[SETTING_COUNT]) {
+    kldiv_options options KLDIV_DEFAULTS;
+    options.operation = static_cast<kldiv_operation>(whole(given[OPERATION], "operation", KLDIV_OPERATION_COUNT));
+    // Labels, the last form, are no tensor of y_pred's dtype.
+    options.y_true_form = static_cast<kldiv_form>(whole(given[TRUE_FORM], "true_form", KLDIV_LABELS));
+    options.y_pred_form = static_cast<kldiv_form>(whole(given[PRED_FORM], "pred_form", KLDIV_LABELS));
+    const bool of_probs = options.y_true_form == KLDIV_PROBS && options.y_pred_form == KLDIV_PROBS;
+    options.clip = whole(given[CLIP], "clip", of_probs ? 2 : 1);
+    options.epsilon = given[EPSILON];
+    options.beta = given[BETA];
+    options.scale = given[SCALE];
+    options.temperature = given[TEMPERATURE];
+    expect(options.epsilon >= 0 && options.epsilon < 1, "epsilon", options.epsilon, "a number in [0, 1)");
+    expect(options.beta >= 0 && options.beta <= 1, "beta", options.beta, "a number in [0, 1]");
+    expect(std::isfinite(options.scale) && options.scale != 0, "scale", options.scale, "a finite number other than 0");
+    expect(options.temperature > 0 && std::isfinite(options.temperature), "temperature", options.temperature,
+           "a finite number above 0");
+    return options;
+}
+
+kldiv_options read_options(TF_OpKernelConstruction *construction, TF_Status *status) {
+    int32_t count = 0, bytes = 0;
+    tf.OpKernelConstruction_GetAttrSize(construction, "settings", &count, &bytes, status);
+    double given[SETTING_COUNT];
+    if (tf.GetCode(status) != TSL_OK || bytes != static_cast<int32_t>(sizeof given))
+        throw Failure{TSL_INVALID_ARGUMENT, "settings has " + std::to_string(bytes) + " bytes; expected " +
+                                                std::to_string(sizeof given) + ", of doubles"};
+    char text[sizeof given];
+    tf.OpKernelConstruction_GetAttrString(construction, "settings", text, sizeof text, status);
+    if (tf.GetCode(status) != TSL_OK) throw Failure{TSL_INVALID_ARGUMENT, "settings could not be read"};
+    std::memcpy(given, text, sizeof given);
+    return options_of(given);
+}
+
+// A kernel's state, from its making to its end. None where the making failed: TensorFlow has been told.
+void *create(TF_OpKernelConstruction *construction) {
+    const Status status(tf.NewStatus());
+    kldiv_options *options = nullptr;
+    if (!succeeds(status.get(), [&] { options = new kldiv_options(read_options(construction, status.get())); }))
+        tf.OpKernelConstruction_Failure(construction, status.get());
+    return options;
+}
+
+void destroy(void *options) { delete static_cast<kldiv_options *>(options); }
+
+// ---- A kernel's tensors ----
 
 Tensor input(TF_OpKernelContext *context, int index, TF_Status *status) {
     TF_Tensor *tensor = nullptr;
@@ -85,10 +163,10 @@ Shape broadcast(const TF_Tensor *t, const TF_Tensor *p) {
 struct Problem : kldiv_problem {
     kldiv_axis nest[KLDIV_MAX_AXES];
 
-    explicit Problem(const Shape &shape) : kldiv_problem{} {
+    Problem(const Shape &shape, const kldiv_options &its_options) : kldiv_problem{} {
         batch_ndim = shape.ndim - 1;
         class_ndim = 1;
-        options = kldiv_options KLDIV_DEFAULTS;
+        options = its_options;
         for (int i = 0; i < shape.ndim; ++i) nest[i] = {shape.extents[i], {}};
     }
 };
@@ -114,15 +192,10 @@ void set_dense(Problem &problem, kldiv_role role, const TF_Tensor *tensor, int n
     }
 }
 
-Problem describe(const TF_Tensor *t, const TF_Tensor *p, const TF_Tensor *epsilon, const Shape &shape) {
-    Problem problem(shape);
+Problem describe(const kldiv_options &options, const TF_Tensor *t, const TF_Tensor *p, const Shape &shape) {
+    Problem problem(shape, options);
     set_input(problem, KLDIV_Y_TRUE, t);
     set_input(problem, KLDIV_Y_PRED, p);
-    if (tf.NumDims(epsilon) != 0) throw Failure{TSL_INVALID_ARGUMENT, "epsilon is no scalar"};
-    problem.options.epsilon = *static_cast<const double *>(tf.TensorData(epsilon));
-    if (!(problem.options.epsilon >= 0 && problem.options.epsilon < 1))
-        throw Failure{TSL_INVALID_ARGUMENT,
-                      "epsilon is " + std::to_string(problem.options.epsilon) + "; expected a number in [0, 1)"};
     return problem;
 }
 
@@ -148,10 +221,10 @@ Tensor allocate(TF_OpKernelContext *context, const TF_Tensor *like, const Shape 
     return output;
 }
 
-void rows(TF_OpKernelContext *context, TF_Status *status) {
-    const Tensor t = input(context, 0, status), p = input(context, 1, status), epsilon = input(context, 2, status);
+void rows(const kldiv_options &options, TF_OpKernelContext *context, TF_Status *status) {
+    const Tensor t = input(context, 0, status), p = input(context, 1, status);
     const Shape shape = broadcast(t.get(), p.get());
-    Problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
+    Problem problem = describe(options, t.get(), p.get(), shape);
     const Tensor output = allocate(context, p.get(), shape, problem.batch_ndim, status);
     set_dense(problem, KLDIV_OUT, output.get(), problem.batch_ndim);
     run(problem);
@@ -159,11 +232,10 @@ void rows(TF_OpKernelContext *context, TF_Status *status) {
 
 // With respect to one input, of the shape that the two broadcast to: Python sums over the axes that were repeated.
 template <kldiv_role role>
-void gradient(TF_OpKernelContext *context, TF_Status *status) {
-    const Tensor t = input(context, 0, status), p = input(context, 1, status), epsilon = input(context, 2, status),
-                 upstream = input(context, 3, status);
+void gradient(const kldiv_options &options, TF_OpKernelContext *context, TF_Status *status) {
+    const Tensor t = input(context, 0, status), p = input(context, 1, status), upstream = input(context, 2, status);
     const Shape shape = broadcast(t.get(), p.get());
-    Problem problem = describe(t.get(), p.get(), epsilon.get(), shape);
+    Problem problem = describe(options, t.get(), p.get(), shape);
     bool fits = tf.NumDims(upstream.get()) == problem.batch_ndim;
     for (int i = 0; fits && i < problem.batch_ndim; ++i) fits = tf.Dim(upstream.get(), i) == shape.extents[i];
     if (!fits)
@@ -175,16 +247,11 @@ void gradient(TF_OpKernelContext *context, TF_Status *status) {
     run(problem);
 }
 
-// What TensorFlow calls: no exception may leave it.
-template <void (*kernel)(TF_OpKernelContext *, TF_Status *)>
-void compute(void *, TF_OpKernelContext *context) {
+template <void (*kernel)(const kldiv_options &, TF_OpKernelContext *, TF_Status *)>
+void compute(void *options, TF_OpKernelContext *context) {
     const Status status(tf.NewStatus());
-    try {
-        kernel(context, status.get());
-    } catch (const Failure &failure) {
-        tf.SetStatus(status.get(), failure.code, failure.what());
-    } catch (const std::bad_alloc &) { tf.SetStatus(status.get(), TSL_RESOURCE_EXHAUSTED, "no memory"); }
-    if (tf.GetCode(status.get()) != TSL_OK) tf.OpKernelContext_Failure(context, status.get());
+    if (!succeeds(status.get(), [&] { kernel(*static_cast<kldiv_options *>(options), context, status.get()); }))
+        tf.OpKernelContext_Failure(context, status.get());
 }
 
 // ---- Registration ----
@@ -197,15 +264,15 @@ using Compute = void (*)(void *, TF_OpKernelContext *);
 
 void register_op(const char *name, const char *last_input, const char *output, Compute compute) {
     TF_OpDefinitionBuilder *op = tf.NewOpDefinitionBuilder(name);
-    tf.OpDefinitionBuilderAddAttr(op, "T: {float, double}");
-    for (const char *spec : {"y_true: T", "y_pred: T", "epsilon: double"}) tf.OpDefinitionBuilderAddInput(op, spec);
+    for (const char *spec : {"T: {float, double}", "settings: string"}) tf.OpDefinitionBuilderAddAttr(op, spec);
+    for (const char *spec : {"y_true: T", "y_pred: T"}) tf.OpDefinitionBuilderAddInput(op, spec);
     if (last_input != nullptr) tf.OpDefinitionBuilderAddInput(op, last_input);
     tf.OpDefinitionBuilderAddOutput(op, output);
     tf.OpDefinitionBuilderSetShapeInferenceFunction(op, unknown_shape);
     const Status status(tf.NewStatus());
     tf.RegisterOpDefinition(op, status.get());
     for (const TF_DataType type : {TF_FLOAT, TF_DOUBLE}) {
-        TF_KernelBuilder *kernel = tf.NewKernelBuilder(name, "CPU", nullptr, compute, nullptr);
+        TF_KernelBuilder *kernel = tf.NewKernelBuilder(name, "CPU", create, compute, destroy);
         tf.KernelBuilder_TypeConstraint(kernel, "T", type, status.get());
         tf.RegisterKernelBuilder(name, kernel, status.get());
     }
