@@ -21,10 +21,15 @@ keras = pytest.importorskip("keras")
 
 BACKEND = keras.backend.backend()
 pytest.importorskip(BACKEND)
+import kldiv_fast
 import kldiv_fast.keras as adapter
 from kldiv_fast.keras import (
+    JensenShannon,
+    JensenShannonMetric,
     KLDivergence,
     KLDivergenceMetric,
+    SparseKLDivergence,
+    SparseKLDivergenceMetric,
     kl_divergence,
     patch_keras,
     unpatch_keras,
@@ -246,6 +251,211 @@ def test_metric(rng, counted, weighted):
     assert numpy(ours.result()) == 0
 
 
+# ---- other forms, other divergences ----
+
+FORMS = {
+    "probs": distributions,
+    "counts": lambda rng, shape: rng.integers(1, 9, shape),
+    "log_probs": lambda rng, shape: np.log(distributions(rng, shape)),
+    "logits": lambda rng, shape: 3 * rng.standard_normal(shape),
+}
+# A loss and what NumPy's function is given for it.
+OTHERS = [
+    (KLDivergence(form="logits", temperature=2.0), "kl", dict(form="logits", temperature=2.0)),
+    (KLDivergence(form=["counts", "log_probs"]), "kl", dict(form=("counts", "log_probs"))),
+    (JensenShannon(), "jsd", {}),
+    (JensenShannon(0.2, True, 3.0), "jsd", dict(beta=0.2, form=("probs", "logits"), temperature=3)),
+]
+
+
+def compiled(function):
+    """Through the backend's compiler, as Keras has it with jit_compile=True."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch
+
+    return torch.compile(function, backend="aot_eager")
+
+
+@pytest.mark.parametrize(("loss", "name", "given"), OTHERS)
+def test_other_forms_and_divergences(rng, loss, name, given):
+    forms = given.get("form", "probs")
+    forms = (forms, forms) if isinstance(forms, str) else forms
+    arrays = [FORMS[form](rng, (4, 7)).astype(np.float32) for form in forms]
+    expected, slopes = getattr(kldiv_fast, f"{name}_value_and_grad")(
+        *arrays, wrt=("y_true", "y_pred"), **given
+    )
+    inputs = [keras.ops.convert_to_tensor(x) for x in arrays]
+    np.testing.assert_allclose(numpy(loss(*inputs)), expected, rtol=1e-5)
+    for mine, slope in zip(gradients(loss, *inputs), slopes, strict=True):
+        np.testing.assert_allclose(numpy(mine), slope, rtol=1e-4, atol=1e-6)
+
+
+def test_from_logits_is_keras_cross_entropy_less_the_entropy(rng):
+    y_true, logits = (
+        keras.ops.convert_to_tensor(FORMS[form](rng, (4, 7)), "float32")
+        for form in ("probs", "logits")
+    )
+
+    def expected(y_true, logits):
+        entropy = -keras.ops.sum(y_true * keras.ops.log(y_true), axis=-1)
+        theirs = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)
+        return keras.ops.sum(theirs(y_true, logits) - entropy)
+
+    ours = KLDivergence(from_logits=True, reduction="sum")
+    for function in (ours, compiled(ours)):
+        agree(function(y_true, logits), expected(y_true, logits))
+    for mine, theirs in zip(
+        gradients(ours, y_true, logits), gradients(expected, y_true, logits), strict=True
+    ):
+        agree(mine, theirs)
+
+
+def test_16_bit_logits_are_computed_in_32(rng):
+    teacher, student = (FORMS["logits"](rng, (4, 46)).astype(np.float16) for _ in range(2))
+    labels = rng.integers(0, 46, 4)
+    rows = KLDivergence(None, dtype="float16", form="logits")(teacher, student)
+    expected = kldiv_fast.kl(teacher, student, form="logits", reduction="none")
+    agree(rows, keras.ops.convert_to_tensor(expected.astype(np.float16)), 1e-3)
+    rows = SparseKLDivergence(True, reduction=None, dtype="float16")(labels, student)
+    expected = kldiv_fast.kl(labels, student, form=("labels", "logits"), reduction="none")
+    agree(rows, keras.ops.convert_to_tensor(expected.astype(np.float16)), 1e-3)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own")
+def test_other_devices_formula(rng):
+    """Here on the CPU's tensors, beside the core."""
+    import torch
+    from kldiv_fast._meaning import Settings
+    from kldiv_fast.torch import rows, rows_by_formula
+
+    settings = Settings("jsd", None, 0.3, pred_form="logits")
+    pair = [FORMS[form](rng, (4, 7)) for form in ("probs", "logits")]
+    pair[0][0, 0], pair[1][1, 1] = 0, -np.inf
+    inputs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in pair]
+    values, firsts, seconds = [], [], []
+    for function in (rows, rows_by_formula):
+        values.append(function(*inputs, settings))
+        firsts.append(torch.autograd.grad((values[-1] ** 2).sum(), inputs, create_graph=True))
+        seconds.append(torch.autograd.grad(sum(x.sum() for x in firsts[-1]), inputs))
+    for mine, theirs in (values, *zip(*firsts, strict=True), *zip(*seconds, strict=True)):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("from_logits", "shape", "ignore_class"),
+    [
+        (True, (6,), None),
+        (True, (2, 3, 1), -1),
+        (False, (6, 1), 2),
+        pytest.param(True, (6, 1), 2, marks=pytest.mark.long),
+        pytest.param(False, (2, 3), -1, marks=pytest.mark.long),
+    ],
+)
+def test_labels(rng, from_logits, shape, ignore_class):
+    """Of logits Keras's loss and metric of the same arguments; of probabilities its KLDivergence of one-hot rows."""
+    rows = shape[:-1] if shape[-1] == 1 else shape
+    labels = rng.integers(min(ignore_class or 0, 0), CLASSES, shape)
+    y_pred = keras.ops.convert_to_tensor(
+        FORMS["logits" if from_logits else "probs"](rng, (*rows, CLASSES)), "float32"
+    )
+    weight = rng.random(rows).astype(np.float32)
+    keep = np.reshape(labels != ignore_class, rows)
+
+    def theirs(y_true, y_pred, sample_weight=None, **options):
+        if from_logits:
+            loss = keras.losses.SparseCategoricalCrossentropy(True, ignore_class, **options)
+            return loss(y_true, y_pred, sample_weight)
+        flat = np.where(labels == ignore_class, 0, labels).reshape(rows)
+        one_hot = keras.utils.to_categorical(flat, CLASSES)
+        sample_weight = keep * (1 if sample_weight is None else sample_weight)
+        if not options:  # a mean over the rows that there are
+            sample_weight = sample_weight * (keep.size / keep.sum())
+        return KERAS_LOSS(**options)(one_hot, y_pred, sample_weight)
+
+    def ours(*inputs, **options):
+        return SparseKLDivergence(from_logits, ignore_class, **options)(*inputs)
+
+    for inputs in ((labels, y_pred), (labels, y_pred, weight)):
+        for options in ({}, dict(reduction=None)):
+            agree(ours(*inputs, **options), theirs(*inputs, **options))
+    y_true = keras.ops.convert_to_tensor(labels.astype(np.float32))
+    agree(gradients(ours, y_true, y_pred)[1], gradients(theirs, y_true, y_pred)[1])
+    metric = SparseKLDivergenceMetric(from_logits=from_logits, ignore_class=ignore_class)
+    metric.update_state(labels, y_pred, weight)
+    expected = keras.metrics.Mean()
+    expected.update_state(numpy(theirs(labels, y_pred, reduction=None)), weight * keep)
+    agree(metric.result(), expected.result())
+
+
+def test_a_uniform_prediction_of_46_classes():
+    dtype, rtol = ("float32", 1e-6) if BACKEND == "jax" else ("float64", 1e-14)
+    loss = SparseKLDivergence(reduction=None, dtype=dtype)  # Keras's means with PyTorch are float32
+    rows = loss(np.array([7, 0, 45]), np.full((3, 46), 1 / 46))
+    np.testing.assert_allclose(numpy(rows), 3.82858609394495, rtol=rtol)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("label", [-1, CLASSES, np.nan])
+def test_a_label_that_there_is_not_is_no_value(from_logits, label):
+    """The backend's error, or a row that is NaN."""
+    loss = SparseKLDivergence(from_logits, reduction=None)
+    try:
+        rows = numpy(loss(np.array([label, 1]), np.full((2, CLASSES), 1 / CLASSES)))
+    except Exception as error:  # noqa: BLE001
+        assert BACKEND != "jax" and type(error).__module__ != "kldiv_fast.keras"
+    else:
+        np.testing.assert_array_equal(np.isnan(rows), [True, False])
+
+
+def test_a_jensen_shannon_metric(rng):
+    metric, rows, weights = JensenShannonMetric(beta=0.3), [], []
+    for size in (4, 7):
+        arrays = [distributions(rng, (size, 5)).astype(np.float32) for _ in range(2)]
+        weights.append(rng.random(size).astype(np.float32))
+        metric.update_state(*arrays, sample_weight=weights[-1])
+        rows.append(kldiv_fast.jsd(*arrays, beta=0.3, reduction="none"))
+    mean = np.average(np.concatenate(rows), weights=np.concatenate(weights))
+    np.testing.assert_allclose(numpy(metric.result()), mean, rtol=1e-5)
+
+
+REFUSED = {
+    r"from_logits is True and form is 'logits'.*from_logits=True is form=\('probs', 'logits'\)": (
+        lambda: KLDivergence(from_logits=True, form="logits")
+    ),
+    "from_logits is 'sum'; expected True or False": lambda: SparseKLDivergence("sum"),
+    "from_logits is 1;": lambda: KLDivergenceMetric(from_logits=1),
+    "temperature is 2.0, which is for logits alone": lambda: KLDivergence(temperature=2.0),
+    "temperature is 0; expected": lambda: JensenShannonMetric(temperature=0, from_logits=True),
+    "beta is 2; expected": lambda: JensenShannon(2),
+    "form is 'odds'; expected one of": lambda: KLDivergence(form="odds"),
+    "form is 'labels'": lambda: KLDivergence(form=("labels", "probs")),
+    "ignore_class is of type str": lambda: SparseKLDivergence(ignore_class="2"),
+    r"y_true has shape \(2, 3\) and y_pred \(2, 2\)": lambda: JensenShannon()(X, X[:, :2]),
+    r"y_true has shape \(3,\) beside y_pred's \(2, 3\); expected one label a row, \(2,\)": (
+        lambda: SparseKLDivergence()(np.arange(3), X)
+    ),
+    "of dtype bfloat16, which has no whole numbers between 256 and 258, beside 1000 classes": (
+        lambda: SparseKLDivergence(dtype="bfloat16")(np.zeros(1), np.ones((1, 1000)))
+    ),
+    "y_pred is of dtype complex64": (
+        lambda: JensenShannonMetric().update_state(X, X.astype(np.complex64))
+    ),
+}
+
+
+@pytest.mark.parametrize("told", REFUSED)
+def test_what_is_refused(told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        REFUSED[told]()
+
+
 # ---- configurations and files ----
 
 
@@ -258,7 +468,11 @@ def test_metric(rng, counted, weighted):
     ],
 )
 def test_signatures(ours, theirs):
-    assert inspect.signature(ours) == inspect.signature(theirs)
+    """Keras's, and behind it what is a keyword alone."""
+    parameters = [list(inspect.signature(x).parameters.values()) for x in (ours, theirs)]
+    more = parameters[0][len(parameters[1]) :]
+    assert parameters[0] == [*parameters[1], *more]
+    assert all(x.kind is x.KEYWORD_ONLY for x in more)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +494,27 @@ def test_configurations(ours, theirs, arguments):
     saved = keras.saving.serialize_keras_object(ours)
     assert saved["registered_name"] == f"kldiv_fast>{type(ours).__name__}"
     assert type(keras.saving.deserialize_keras_object(saved)) is type(ours)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (KLDivergence, dict(form=["probs", "logits"], temperature=2.0, reduction="sum")),
+        (KLDivergence, dict(from_logits=True)),
+        (KLDivergenceMetric, dict(form="counts", name="divergence")),
+        (JensenShannon, dict(beta=0.25, from_logits=True, temperature=1.0, form=None)),
+        (JensenShannonMetric, dict(beta=0.5, from_logits=False, temperature=3.0, form="logits")),
+        (SparseKLDivergence, dict(from_logits=True, ignore_class=-1, reduction="sum")),
+        (SparseKLDivergenceMetric, dict(from_logits=False, ignore_class=None, dtype="float16")),
+    ],
+)
+def test_what_a_configuration_holds_beside_keras_own(cls, arguments):
+    config = cls(**arguments).get_config()
+    assert arguments.items() <= config.items()
+    assert not config.keys() - arguments - {"name", "reduction", "dtype"}
+    saved = keras.saving.serialize_keras_object(cls(**arguments))
+    assert saved["registered_name"] == f"kldiv_fast>{cls.__name__}"
+    assert keras.saving.deserialize_keras_object(saved).get_config() == config
 
 
 @pytest.mark.parametrize(
@@ -380,6 +615,47 @@ def test_sample_weight_and_class_weight(rng):
     both(x, y, sample_weight=rng.random(len(x)).astype(np.float32))
     one_hot = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, len(x))]
     both(x, one_hot, class_weight={i: 0.5 + i for i in range(CLASSES)})
+
+
+def test_heads_of_other_losses(rng, tmp_path):
+    """Trained as with Keras's losses, weights included, and loaded from a file as they were."""
+    x, y = data(rng)
+    labels = rng.integers(0, CLASSES, (len(x), 1))
+    targets, weights = [y, y, labels], [rng.random(len(x)).astype(np.float32) for _ in range(3)]
+
+    def fitted(losses, metrics):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((FEATURES,))
+        model = keras.Model(inputs, [keras.layers.Dense(CLASSES)(inputs) for _ in range(3)])
+        model.compile("sgd", losses, weighted_metrics=metrics, **PLAIN)
+        model.fit(x, targets, sample_weight=weights, batch_size=16, shuffle=False, verbose=0)
+        return model
+
+    ours = fitted(
+        [KLDivergence(from_logits=True), JensenShannon(0.3, True), SparseKLDivergence(True, 2)],
+        [
+            [KLDivergenceMetric(from_logits=True)],
+            [JensenShannonMetric(from_logits=True)],
+            [SparseKLDivergenceMetric(from_logits=True, ignore_class=2)],
+        ],
+    )
+    theirs = fitted(
+        [
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            JensenShannon(0.3, form=("probs", "logits")),
+            keras.losses.SparseCategoricalCrossentropy(True, 2),
+        ],
+        None,
+    )
+    for mine, reference in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-6)
+    if OTHER_BACKEND:  # what is saved is the same
+        return
+    ours.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    values = [model.evaluate(x, targets, verbose=0, batch_size=16) for model in (ours, again)]
+    assert len(values[0]) == 7 and np.isfinite(values[0]).all()
+    np.testing.assert_allclose(*values, rtol=1e-6)
 
 
 def test_masking_layers(rng):

@@ -138,6 +138,7 @@ def kl_divergence(y_true, y_pred):
 
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
+_WIDE = ("float32", "float64")  # what is computed in its own dtype
 
 
 def _are_rows(a, b):
@@ -164,6 +165,8 @@ class _Rows:
                 "from_logits=True is form=('probs', 'logits')"
             )
         forms = ("probs", "logits") if from_logits else "probs" if form is None else form
+        if "labels" in _meaning.check_form(forms):
+            raise ValueError(f"form is {form!r}; labels are for SparseKLDivergence")
         row = next(row for row in OPERATIONS if row.name == operation)
         given = {"form": forms, "temperature": temperature, **parameters}
         self._settings = _adapters.settings_of(row, _adapters.complete(row, given))
@@ -424,28 +427,38 @@ class _SparseRows:
     def __call__(self, y_true, y_pred):
         y_pred, dtype = _floating(y_pred)
         labels = _read_labels(y_true, y_pred.shape)
-        ignore_class, keep = self.config["ignore_class"], None
-        if ignore_class is not None:
-            keep = keras.ops.not_equal(labels, ignore_class)
-            labels = keras.ops.where(keep, labels, 0)
-            y_pred = keras.ops.where(keras.ops.expand_dims(keep, -1), y_pred, 0)
-        rows = keras.ops.cast(self._compute(labels, y_pred, dtype), dtype)
-        if keep is not None:
-            rows = keras.ops.where(keep, rows, 0)
-            set_keras_mask(rows, keep)
+        ignore_class = self.config["ignore_class"]
+        if ignore_class is None:
+            return self._compute(labels, y_pred, dtype)
+        keep = labels != ignore_class
+        labels = keras.ops.where(keep, labels, 0)
+        y_pred = keras.ops.where(keep[..., None], y_pred, 0)
+        rows = keras.ops.where(keep, self._compute(labels, y_pred, dtype), 0)
+        set_keras_mask(rows, keep)
         return rows
 
     def _compute(self, labels, y_pred, dtype):
-        classes = keras.ops.shape(y_pred)[-1]
-        # Where Keras's backends raise nothing they take a label that there isn't for a row of zeros.
-        exist = keras.ops.equal(keras.ops.floor_divide(labels, classes), 0)
-        labels = keras.ops.cast(labels, "int32")
         if self.config["from_logits"]:
-            logits = y_pred if dtype == "float64" else keras.ops.cast(y_pred, "float32")
-            rows = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            y_pred = y_pred if dtype in _WIDE else keras.ops.cast(y_pred, "float32")
+            rows = keras.ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
+            rows = rows if _TELLS_OF_LABELS else _where_they_exist(labels, y_pred, rows)
         else:
-            rows = kl_divergence(keras.ops.one_hot(labels, classes, dtype=dtype), y_pred)
-        return keras.ops.where(exist, rows, math.nan)
+            classes, whole = keras.ops.shape(y_pred)[-1], keras.ops.cast(labels, "int32")
+            one_hot = keras.ops.one_hot(whole, classes, dtype=dtype)
+            rows = _where_they_exist(labels, y_pred, kl_divergence(one_hot, y_pred))
+        return rows if dtype in _WIDE else keras.ops.cast(rows, dtype)
+
+
+# Whether the backend's cross-entropy has an error, or NaN, for every label that there isn't.
+_TELLS_OF_LABELS = keras.backend.backend() == "tensorflow"
+
+
+def _where_they_exist(labels, y_pred, rows):
+    """NaN where Keras takes a label that there isn't for a row of zeros."""
+    classes = keras.ops.shape(y_pred)[-1]
+    if not isinstance(classes, int):  # which TensorFlow finds only when a graph runs
+        classes = keras.ops.cast(classes, labels.dtype)
+    return keras.ops.where(labels // classes == 0, rows, math.nan)
 
 
 def _read_labels(y_true, shape):
