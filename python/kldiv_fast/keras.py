@@ -11,9 +11,10 @@ import numpy as np
 
 try:
     import keras
-    from keras.src.backend import set_keras_mask  # which has no public name
 except ImportError as error:
     raise ImportError("kldiv_fast.keras needs Keras 3: pip install 'kldiv_fast[keras]'") from error
+
+from keras.src.backend import set_keras_mask  # which has no public name
 
 from kldiv_fast import _adapters, _meaning
 from kldiv_fast._meaning import Settings
@@ -324,7 +325,9 @@ def _moved(what):
 # ---- losses and metrics that Keras doesn't have ----
 
 
-class _Loss(_KERAS_LOSS.__base__):
+class _Loss(
+    _KERAS_LOSS.__base__
+):  # Keras's class of losses that hold a function, under no public name
     """A loss of a function of rows, which knows its own arguments."""
 
     def get_config(self):
@@ -619,7 +622,8 @@ def patch_keras():
     call this before ``from keras.losses import KLDivergence``. A second call changes nothing.
 
     What is saved while Keras is patched is saved under Keras's own names. It loads with and without
-    kldiv_fast, as ours where Keras is patched and as Keras's own where it is not.
+    kldiv_fast, as ours where Keras is patched and as Keras's own where it is not; without it not if
+    it was given an argument that Keras's own doesn't have.
 
     Raises
     ------

@@ -28,44 +28,44 @@ typedef struct TF_OpKernelContext TF_OpKernelContext;
 
 /* Every function that is called: FUNCTION(result, name without its TF_, parameters). The table of pointers, the search
  * for them and the test each expand this list, so a function is declared once. */
-#define KLDIV_TENSORFLOW_FUNCTIONS(FUNCTION)                                                                           \
-    FUNCTION(TF_Status *, NewStatus, (void))                                                                           \
-    FUNCTION(void, DeleteStatus, (TF_Status *))                                                                        \
-    FUNCTION(void, SetStatus, (TF_Status *, TF_Code, const char *message))                                             \
-    FUNCTION(TF_Code, GetCode, (const TF_Status *))                                                                    \
-                                                                                                                       \
-    FUNCTION(TF_OpDefinitionBuilder *, NewOpDefinitionBuilder, (const char *op_name))                                  \
-    FUNCTION(void, OpDefinitionBuilderAddAttr, (TF_OpDefinitionBuilder *, const char *spec))                           \
-    FUNCTION(void, OpDefinitionBuilderAddInput, (TF_OpDefinitionBuilder *, const char *spec))                          \
-    FUNCTION(void, OpDefinitionBuilderAddOutput, (TF_OpDefinitionBuilder *, const char *spec))                         \
-    FUNCTION(void, OpDefinitionBuilderSetShapeInferenceFunction,                                                       \
-             (TF_OpDefinitionBuilder *, void (*infer)(TF_ShapeInferenceContext *, TF_Status *)))                       \
-    FUNCTION(void, ShapeInferenceContextSetUnknownShape, (TF_ShapeInferenceContext *, TF_Status *))                    \
-    FUNCTION(void, RegisterOpDefinition, (TF_OpDefinitionBuilder *, TF_Status *))                                      \
-                                                                                                                       \
-    FUNCTION(TF_KernelBuilder *, NewKernelBuilder,                                                                     \
-             (const char *op_name, const char *device_name, void *(*create)(TF_OpKernelConstruction *),                \
-              void (*compute)(void *, TF_OpKernelContext *), void (*destroy)(void *)))                                 \
-    FUNCTION(void, KernelBuilder_TypeConstraint,                                                                       \
-             (TF_KernelBuilder *, const char *attr_name, TF_DataType, TF_Status *))                                    \
-    FUNCTION(void, RegisterKernelBuilder, (const char *kernel_name, TF_KernelBuilder *, TF_Status *))                  \
-                                                                                                                       \
-    FUNCTION(void, OpKernelConstruction_GetAttrString,                                                                 \
-             (TF_OpKernelConstruction *, const char *attr_name, char *value, size_t max_length, TF_Status *))          \
-    FUNCTION(void, OpKernelConstruction_GetAttrSize,                                                                   \
-             (TF_OpKernelConstruction *, const char *attr_name, int32_t *list_size, int32_t *total_size, TF_Status *)) \
-    FUNCTION(void, OpKernelConstruction_Failure, (TF_OpKernelConstruction *, TF_Status *))                             \
-                                                                                                                       \
-    FUNCTION(void, GetInput, (TF_OpKernelContext *, int index, TF_Tensor **, TF_Status *))                             \
-    FUNCTION(                                                                                                          \
-        TF_Tensor *, AllocateOutput,                                                                                   \
-        (TF_OpKernelContext *, int index, TF_DataType, const int64_t *dims, int num_dims, size_t bytes, TF_Status *))  \
-    FUNCTION(void, OpKernelContext_Failure, (TF_OpKernelContext *, TF_Status *))                                       \
-                                                                                                                       \
-    FUNCTION(void, DeleteTensor, (TF_Tensor *))                                                                        \
-    FUNCTION(TF_DataType, TensorType, (const TF_Tensor *))                                                             \
-    FUNCTION(int, NumDims, (const TF_Tensor *))                                                                        \
-    FUNCTION(int64_t, Dim, (const TF_Tensor *, int axis))                                                              \
+#define KLDIV_TENSORFLOW_FUNCTIONS(FUNCTION)                                                                          \
+    FUNCTION(TF_Status *, NewStatus, (void))                                                                          \
+    FUNCTION(void, DeleteStatus, (TF_Status *))                                                                       \
+    FUNCTION(void, SetStatus, (TF_Status *, TF_Code, const char *message))                                            \
+    FUNCTION(TF_Code, GetCode, (const TF_Status *))                                                                   \
+                                                                                                                      \
+    FUNCTION(TF_OpDefinitionBuilder *, NewOpDefinitionBuilder, (const char *op_name))                                 \
+    FUNCTION(void, OpDefinitionBuilderAddAttr, (TF_OpDefinitionBuilder *, const char *spec))                          \
+    FUNCTION(void, OpDefinitionBuilderAddInput, (TF_OpDefinitionBuilder *, const char *spec))                         \
+    FUNCTION(void, OpDefinitionBuilderAddOutput, (TF_OpDefinitionBuilder *, const char *spec))                        \
+    FUNCTION(void, OpDefinitionBuilderSetShapeInferenceFunction,                                                      \
+             (TF_OpDefinitionBuilder *, void (*infer)(TF_ShapeInferenceContext *, TF_Status *)))                      \
+    FUNCTION(void, ShapeInferenceContextSetUnknownShape, (TF_ShapeInferenceContext *, TF_Status *))                   \
+    FUNCTION(void, RegisterOpDefinition, (TF_OpDefinitionBuilder *, TF_Status *))                                     \
+                                                                                                                      \
+    FUNCTION(TF_KernelBuilder *, NewKernelBuilder,                                                                    \
+             (const char *op_name, const char *device_name, void *(*create)(TF_OpKernelConstruction *),               \
+              void (*compute)(void *, TF_OpKernelContext *), void (*destroy)(void *)))                                \
+    FUNCTION(void, KernelBuilder_TypeConstraint,                                                                      \
+             (TF_KernelBuilder *, const char *attr_name, TF_DataType, TF_Status *))                                   \
+    FUNCTION(void, RegisterKernelBuilder, (const char *kernel_name, TF_KernelBuilder *, TF_Status *))                 \
+                                                                                                                      \
+    FUNCTION(void, OpKernelConstruction_GetAttrSize,                                                                  \
+             (TF_OpKernelConstruction *, const char *attr, int32_t *list_size, int32_t *total_size, TF_Status *))     \
+    FUNCTION(void, OpKernelConstruction_GetAttrString,                                                                \
+             (TF_OpKernelConstruction *, const char *attr, char *value, size_t max_length, TF_Status *))              \
+    FUNCTION(void, OpKernelConstruction_Failure, (TF_OpKernelConstruction *, TF_Status *))                            \
+                                                                                                                      \
+    FUNCTION(void, GetInput, (TF_OpKernelContext *, int index, TF_Tensor **, TF_Status *))                            \
+    FUNCTION(                                                                                                         \
+        TF_Tensor *, AllocateOutput,                                                                                  \
+        (TF_OpKernelContext *, int index, TF_DataType, const int64_t *dims, int num_dims, size_t bytes, TF_Status *)) \
+    FUNCTION(void, OpKernelContext_Failure, (TF_OpKernelContext *, TF_Status *))                                      \
+                                                                                                                      \
+    FUNCTION(void, DeleteTensor, (TF_Tensor *))                                                                       \
+    FUNCTION(TF_DataType, TensorType, (const TF_Tensor *))                                                            \
+    FUNCTION(int, NumDims, (const TF_Tensor *))                                                                       \
+    FUNCTION(int64_t, Dim, (const TF_Tensor *, int axis))                                                             \
     FUNCTION(void *, TensorData, (const TF_Tensor *))
 
 /* Pointers to them, found in the TensorFlow that is loaded. */
