@@ -351,7 +351,7 @@ def test_other_devices_formula(rng):
 @pytest.mark.parametrize(
     ("from_logits", "shape", "ignore_class"),
     [
-        (True, (6,), None),
+        pytest.param(True, (6,), None, marks=pytest.mark.long if BACKEND == "jax" else ()),
         (True, (2, 3, 1), -1),
         (False, (6, 1), 2),
         pytest.param(True, (6, 1), 2, marks=pytest.mark.long),
