@@ -435,7 +435,7 @@ REFUSED = {
     "temperature is 0; expected": lambda: JensenShannonMetric(temperature=0, from_logits=True),
     "beta is 2; expected": lambda: JensenShannon(2),
     "form is 'odds'; expected one of": lambda: KLDivergence(form="odds"),
-    "form is 'labels'": lambda: KLDivergence(form=("labels", "probs")),
+    r"form is .* labels are for SparseKLDivergence": lambda: KLDivergence(form=("labels", "probs")),
     "ignore_class is of type str": lambda: SparseKLDivergence(ignore_class="2"),
     r"y_true has shape \(2, 3\) and y_pred \(2, 2\)": lambda: JensenShannon()(X, X[:, :2]),
     r"y_true has shape \(3,\) beside y_pred's \(2, 3\); expected one label a row, \(2,\)": (

@@ -102,7 +102,9 @@ def softmaxes(logits):
     x = torch.from_numpy(logits)
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         yield f"torch {dtype}", torch.softmax(x.to(dtype), -1)
-        if dtype != torch.float16:  # in which a sum of exponentials ends at 65504: all are -inf then
+        if (
+            dtype != torch.float16
+        ):  # in which a sum of exponentials ends at 65504: all are -inf then
             yield f"torch log {dtype}", torch.log_softmax(x.to(dtype), -1)
     x = jax.numpy.asarray(logits)  # whose sums of 16 bits are of 16 bits
     yield "jax", np.asarray(jax.nn.softmax(x))
