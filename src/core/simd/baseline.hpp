@@ -113,15 +113,17 @@ using VecF32 = Vec16<float, uint32_t>;
 using VecF64 = Vec16<double, uint64_t>;
 
 // The first n of four 16-bit elements, in 32 bits each; `one` in the others.
-inline VecF32::Bits load_4_halves(const char *src, int n, uint16_t one) {
+__attribute__((always_inline)) inline VecF32::Bits load_4_halves(const char *src, int n, uint16_t one) {
     uint16_t h[4] = {one, one, one, one};
     std::memcpy(h, src, n * sizeof h[0]);
     return VecF32::Bits{h[0], h[1], h[2], h[3]};
 }
 
+// Inlined at -O2 too, where a compiler takes them for too long.
+//
 // Normal ones by their exponent, 112 more in a float's field; subnormal ones by their integer: multiplying what would be
 // subnormal floats, as float16_to_float does, costs a processor some 150 cycles for each.
-inline VecF32 load_float16(const char *src, int n) {
+__attribute__((always_inline)) inline VecF32 load_float16(const char *src, int n) {
     typedef int32_t Signed __attribute__((vector_size(16)));
     const VecF32::Bits h = load_4_halves(src, n, 0x3c00);
     const Signed magnitude = reinterpret_cast<Signed>(h & 0x7fffu);
@@ -133,7 +135,9 @@ inline VecF32 load_float16(const char *src, int n) {
     return VecF32::from_bits(reinterpret_cast<VecF32::Bits>(value) | ((h & 0x8000u) << 16));
 }
 
-inline VecF32 load_bfloat16(const char *src, int n) { return VecF32::from_bits(load_4_halves(src, n, 0x3f80) << 16); }
+__attribute__((always_inline)) inline VecF32 load_bfloat16(const char *src, int n) {
+    return VecF32::from_bits(load_4_halves(src, n, 0x3f80) << 16);
+}
 
 }  // namespace
 }  // namespace kldiv
