@@ -577,8 +577,9 @@ def both(*data, rtol=1e-5, compile=None, **options):
     np.testing.assert_allclose(ours, theirs, rtol=rtol)
 
 
-# Dynamo traces Keras's own code, for a minute; what it makes of one layer and one batch, the next test sees.
-through_dynamo = pytest.mark.long if BACKEND == "torch" else ()
+# Dynamo traces Keras's own code, for a minute; what it makes of one layer and one batch, the next test sees. XLA, in
+# TensorFlow, has test_tensorflow.py's fits.
+through_dynamo = pytest.mark.long if BACKEND in ("torch", "tensorflow") else ()
 MODES = [
     dict(run_eagerly=True),
     pytest.param(dict(jit_compile=False), marks=pytest.mark.long if BACKEND != "torch" else ()),
@@ -868,6 +869,7 @@ load()
 
 
 @once
+@pytest.mark.long
 def test_a_model_saved_while_patched_loads_without_kldiv_fast(rng, tmp_path):
     path = str(tmp_path / "model.keras")
     patch_keras()
