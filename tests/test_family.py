@@ -15,7 +15,7 @@ from kldiv_fast._divergence import gradient_function, value_function
 from kldiv_fast._meaning import FORMS
 from kldiv_fast._operations import OPERATIONS
 from oracle import POSITIVE, SCIPYS, TERMS, distributions, exact_rows, exact_slopes
-from pairwise import pairwise
+from pairwise import each, pairwise
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 BOTH = ("y_true", "y_pred")
@@ -334,8 +334,11 @@ def outcome(function, t, p, keywords):
         return error
 
 
-@each_operation
-@pytest.mark.parametrize("gradients", [False, True], ids=["value", "value and gradients"])
+@each(
+    isa=kldiv_fast.available_isas(),
+    name=list(BY_NAME),
+    gradients={"value": False, "value and gradients": True},
+)
 def test_whatever_is_given_the_bits_are_pythons(isa, name, gradients):
     """In C from end to end wherever Python has no word to say."""
     rng = np.random.default_rng(7)

@@ -518,7 +518,9 @@ def test_what_a_configuration_holds_beside_keras_own(cls, arguments):
 
 
 @pytest.mark.parametrize(
-    "loss", [KLDivergence(reduction="sum"), kl_divergence], ids=["object", "function"]
+    "loss",
+    [KLDivergence(reduction="sum"), pytest.param(kl_divergence, marks=pytest.mark.long)],
+    ids=["object", "function"],
 )
 def test_a_saved_model_is_loaded_compiled(rng, tmp_path, loss):
     x, y = data(rng)
@@ -618,6 +620,7 @@ def test_sample_weight_and_class_weight(rng):
     both(x, one_hot, class_weight={i: 0.5 + i for i in range(CLASSES)})
 
 
+@pytest.mark.long
 def test_heads_of_other_losses(rng, tmp_path):
     """Trained as with Keras's losses, weights included, and loaded from a file as they were."""
     x, y = data(rng)

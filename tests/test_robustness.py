@@ -23,6 +23,7 @@ t, p = rng.random((2, 1000, 500), np.float32)
 
 
 @posix
+@pytest.mark.long
 def test_torch_data_loader():
     pytest.importorskip("torch")
     code = """

@@ -184,7 +184,7 @@ def second_derivatives(function, *inputs):
     return [outer.gradient(square, inputs) for square in squares]
 
 
-@pytest.mark.parametrize("shapes", [((3, 5), (3, 5)), ((5,), (3, 5)), ((3, 5), (3, 1))], ids=str)
+@each(mode=MODES, shapes=[((3, 5), (3, 5)), ((5,), (3, 5)), ((3, 5), (3, 1))])
 def test_second_derivatives(rng, mode, shapes):
     inputs = tensors(rng, shapes, "float64")
     ours = mode(lambda *xs: second_derivatives(rows, *xs), *inputs)(*inputs)
