@@ -86,6 +86,7 @@ inline double first_of(VecF64 x) {
 }
 
 inline double log_of(double x) {
+    if (x != x) return x;
     const VecF64 half = half_log_ratio(VecF64::splat(x), VecF64::splat(1));
     return 2 * first_of(half);
 }

@@ -51,14 +51,18 @@ struct KlLabels {
         state.pass = kRowDone;
     }
 
-    // The exponents of a row's elements.
+    // The exponents of a row's elements. A temperature whose inverse the format doesn't have is the nearest that it has:
+    // nothing, -inf, times 0 would be NaN.
     template <class V>
     struct Exponents {
         using T = typename V::Element;
+        static constexpr double kLeast = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022,
+                                kMost = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
         V high, inverse;
         Exponents(const RowParameters &parameters, const RowState &state)
             : high(V::splat(static_cast<T>(state.held[kHigh]))),
-              inverse(V::splat(static_cast<T>(parameters.inverse_temperature))) {}
+              inverse(V::splat(static_cast<T>(bounded(parameters.inverse_temperature)))) {}
+        static double bounded(double x) { return x < kLeast ? kLeast : x > kMost ? kMost : x; }
         V operator()(V x) const { return V::mul(V::sub(x, high), inverse); }
     };
 
