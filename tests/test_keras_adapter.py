@@ -414,6 +414,17 @@ def test_a_label_that_there_is_not_is_no_value(from_logits, label):
         np.testing.assert_array_equal(np.isnan(rows), [True, False])
 
 
+def test_labels_beside_masked_classes(rng):
+    """Whose logits are -inf, where Keras on JAX has NaN."""
+    logits = np.float32([[-np.inf, 2, 3]])
+    rows = numpy(SparseKLDivergence(True, reduction=None)(np.array([1]), logits))
+    np.testing.assert_allclose(rows, np.log1p(np.e), rtol=1e-6)
+    y_true, y_pred = (keras.ops.convert_to_tensor(x) for x in (np.array([1.0], "float32"), logits))
+    _, gradient = gradients(SparseKLDivergence(True), y_true, y_pred)
+    q = np.array([0, 1, np.e]) / (1 + np.e)
+    np.testing.assert_allclose(numpy(gradient), [q - [0, 1, 0]], rtol=1e-5, atol=1e-7)
+
+
 def test_a_jensen_shannon_metric(rng):
     metric, rows, weights = JensenShannonMetric(beta=0.3), [], []
     for size in (4, 7):

@@ -443,13 +443,22 @@ class _SparseRows:
     def _compute(self, labels, y_pred, dtype):
         if self.config["from_logits"]:
             y_pred = y_pred if dtype in _WIDE else keras.ops.cast(y_pred, "float32")
-            rows = keras.ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
+            rows = _cross_entropy(labels, y_pred)
             rows = rows if _TELLS_OF_LABELS else _where_they_exist(labels, y_pred, rows)
         else:
             classes, whole = keras.ops.shape(y_pred)[-1], keras.ops.cast(labels, "int32")
             one_hot = keras.ops.one_hot(whole, classes, dtype=dtype)
             rows = _where_they_exist(labels, y_pred, kl_divergence(one_hot, y_pred))
         return rows if dtype in _WIDE else keras.ops.cast(rows, dtype)
+
+
+def _cross_entropy(labels, logits):
+    if keras.backend.backend() != "jax":
+        return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    # Keras's multiplies a one-hot row by logarithms, of which one is -inf where a class is masked: 0 times that is NaN.
+    index = keras.ops.cast(labels, _INDEX)[..., None]
+    of_label = keras.ops.take_along_axis(logits, index, axis=-1)[..., 0]
+    return keras.ops.logsumexp(logits, axis=-1) - of_label
 
 
 # Whether the backend's cross-entropy has an error, or NaN, for every label that there isn't.
@@ -480,7 +489,7 @@ def _read_labels(y_true, shape):
         )
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if dtype not in _FLOATS:
-        return keras.ops.cast(labels, "int32")
+        return keras.ops.cast(labels, _INDEX)
     whole = _WHOLE.get(dtype)
     if whole is not None and (shape[-1] or 0) > whole + 1:
         raise ValueError(
@@ -490,6 +499,7 @@ def _read_labels(y_true, shape):
     return labels
 
 
+_INDEX = "int32" if keras.backend.backend() == "jax" else "int64"  # as wide as the backend's are
 _WHOLE = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24}  # up to where floats have them all
 
 
