@@ -77,6 +77,13 @@ def test_torch_is_cross_entropy(torch, rng):
     allclose(ours, torch.nn.functional.cross_entropy(logits, labels))
 
 
+def test_torch_s_gradcheck(torch, rng):
+    labels, logits = torch.tensor([1, 0, 4]), torch.randn(3, 5, dtype=torch.float64)
+    labels_kl = lambda x: kldiv_fast.torch.kl(labels, x, form=("labels", "logits"))
+    assert torch.autograd.gradcheck(labels_kl, logits.requires_grad_())
+    assert torch.autograd.gradgradcheck(labels_kl, logits)
+
+
 @pytest.fixture
 def jax():
     jax = pytest.importorskip("jax")

@@ -504,6 +504,36 @@ def test_digits_of_labels_beside_logits(isa, rng, dtype, above, temperature):
     assert np.all(off <= 2 * bound * abs(of_label) + nothing / temperature)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 17, 600])
+@each_dtype
+def test_special_values_of_labels_beside_logits(isa, dtype, classes):
+    def row(*values):
+        x = np.zeros(classes, dtype)
+        x[: len(values)] = values
+        return x
+
+    rows = [row(1, NAN), row(NAN, 1), row(INF, 1), row(1, INF), row(-INF, 1), row(1, -INF)]
+    rows += [np.full(classes, -INF, dtype)]
+    value, gradient = kldiv_fast.kl_value_and_grad(
+        np.zeros(7, int), np.array(rows), form=("labels", "logits"), reduction="none"
+    )
+    assert np.isnan(value).tolist() == [True, True, True, True, False, False, True]
+    assert value[4] == INF
+    np.testing.assert_allclose(value[5], np.log1p(np.exp(-1.0) * (classes - 2)), rtol=1e-6)
+    assert np.isnan(gradient[:4]).all(axis=1).tolist() == [True] * 4
+    assert gradient[5, 1] == 0
+    alone = kldiv_fast.kl([0], np.array([[3]], dtype), form=("labels", "logits"))
+    assert alone == 0
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-39, 1e-30, 1e30, 1e46, 1e300])
+@each_dtype
+def test_temperatures_of_labels_at_the_format_s_ends(isa, dtype, temperature):
+    x = np.array([[3, 3, 1]], dtype)
+    value = kldiv_fast.kl([0], x, form=("labels", "logits"), temperature=temperature)
+    np.testing.assert_allclose(value, np.log(2 if temperature < 1 else 3), rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(500, 40), (3, 70_000), (40, 3)], ids=str)
 @pytest.mark.parametrize("form", ["logits", "probs"])
 def test_isas_have_the_same_bits_of_labels(rng, shape, form):
@@ -559,6 +589,27 @@ BAD_LABELS = {
     "ignored of none": (dict(ignore_class=1, form="logits", y_true=X), ValueError, "ignore_class is 1, which is for labels alone"),
     "epsilon": (dict(epsilon=0.1), ValueError, "nothing is clipped beside logits"),
 }  # fmt: skip
+
+
+def test_masks_of_labels_may_have_any_shape_that_masks_have(rng):
+    labels, y_pred = np.array([0, 1, 2, 0, -7]), numbers(rng, "probs", (5, 3))
+    mask = np.array([True, True, True, True, False])
+    label_kl = functools.partial(kldiv_fast.kl, y_pred=y_pred, form=("labels", "probs"))
+    value = label_kl(labels, mask=mask)
+    for t in (labels, labels[:, np.newaxis]):
+        for m in (mask, mask[:, np.newaxis]):
+            assert label_kl(t, mask=m) == value
+            assert label_kl(t, mask=m, ignore_class=5) == value
+            ignoring = label_kl(t, mask=m & (t.reshape(m.shape) != 2))
+            assert label_kl(t, mask=m, ignore_class=2) == ignoring
+    assert label_kl(labels, mask=np.zeros(1, bool)) == 0
+    with pytest.raises(
+        ValueError, match=r"mask has shape \(4,\), which does not broadcast with the"
+    ):
+        label_kl(labels, mask=np.ones(4, bool), ignore_class=0)
+    for keywords in ({}, {"ignore_class": 0}):
+        with pytest.raises(TypeError, match="mask is of dtype float64; expected bool"):
+            label_kl(labels, mask=np.ones(5), **keywords)
 
 
 @pytest.mark.parametrize(("change", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS)

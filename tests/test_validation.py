@@ -63,6 +63,15 @@ def test_the_first_row_that_is_not(form, change, message, argument):
             function(**arrays, form=form, validate=True)
 
 
+def test_classes_that_broadcast_are_all_there():
+    third, ones = np.full((5, 3), 1 / 3), np.ones((5, 1))
+    kldiv_fast.kl(ones / 3, third, validate=True)
+    with pytest.raises(ValueError, match="y_true has the sum 3 in row 0"):
+        kldiv_fast.kl(ones, third, validate=True)
+    with pytest.raises(TypeError, match="validate is 'no'; expected True or False"):
+        kldiv_fast.kl(third, third, validate="no")
+
+
 def test_what_is_left_out_may_be_anything():
     x = rows_of("probs", (3, 2))
     x[1, 0] = NAN

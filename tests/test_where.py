@@ -223,6 +223,43 @@ def test_labels(isa, rng, form):
         kldiv_fast.kl(labels, y_pred, label_smoothing=0.1, **keywords)
 
 
+def test_labels_of_more_rows_than_y_pred(rng):
+    _, y_pred = pair(rng, ("probs", "probs"), (1, 3))
+    labels, form = np.array([0, 1, 2, 0, 1]), ("labels", "probs")
+    rows = kldiv_fast.kl(labels, y_pred, form=form, reduction="none")
+    for shape in ((3,), (5, 3), (5, 1)):
+        where = np.ones(shape, bool)
+        assert same(kldiv_fast.kl(labels, y_pred, form=form, where=where, reduction="none"), rows)
+    where = np.ones((5, 3), bool)
+    where[4, 1] = False
+    with pytest.raises(
+        ValueError, match="y_true has in row 4 a label whose class where leaves out"
+    ):
+        kldiv_fast.kl(labels, y_pred, form=form, where=where)
+
+
+def test_adapters_refuse_labels_that_are_left_out():
+    torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
+    import kldiv_fast.jax
+    import kldiv_fast.torch
+
+    logits, labels = np.float32([[1, 2, 3], [3, 1, 0]]), np.array([0, 1])
+    where = np.array([[False, True, True], [True, True, True]])
+    keywords = {"form": ("labels", "logits"), "reduction": "none"}
+    x = torch.tensor(logits, requires_grad=True)
+    for function, *given in (
+        (kldiv_fast.kl, labels, logits, where),
+        (kldiv_fast.torch.kl, torch.tensor(labels), x, torch.tensor(where)),
+        (kldiv_fast.jax.kl, labels, logits, where),
+    ):
+        with pytest.raises(
+            ValueError, match="y_true has in row 0 a label whose class where leaves"
+        ):
+            function(*given[:2], where=given[2], **keywords)
+    rows = jax.jit(lambda w: kldiv_fast.jax.kl(labels, logits, where=w, **keywords))(where)
+    assert np.isnan(rows).tolist() == [True, False]
+
+
 # ---- what is refused ----
 
 X = np.full((3, 4), 0.25)

@@ -2,6 +2,8 @@
 
 import inspect
 
+import numpy as np
+
 from kldiv_fast import _formulas, _meaning
 from kldiv_fast._operations import OPERATIONS, docstring
 
@@ -52,8 +54,8 @@ def settings_of(operation, keywords):
 def one_hot(xp, labels, pred, keywords, settings, dtype, values_of):
     """Labels as rows of probabilities beside `pred`, of a dtype; the keywords and settings that are then meant.
 
-    ``values_of(x)`` is a NumPy array of what is in `x`, or None where nobody knows yet: a label that is no class is an error
-    or, there, a row of NaN.
+    ``values_of(x)`` is a NumPy array of what is in `x`, or None where nobody knows yet: a label that is no class, or one that
+    ``where`` leaves out, is an error or, there, a row of NaN. The keywords' arrays are the library's.
     """
     forms = settings.forms
     ignored = _meaning.check_ignore_class(keywords["ignore_class"], forms)
@@ -61,11 +63,16 @@ def one_hot(xp, labels, pred, keywords, settings, dtype, values_of):
     _meaning.check_smoothed(keywords["where"], smoothing)
     labels, at = _meaning.place_labels(labels, pred.shape, keywords["axis"])
     mask = _meaning.counting(labels, at, ignored, keywords["mask"])
-    known = values_of(labels)
-    if known is not None:
-        counts = None if mask is None else values_of(mask)
-        _meaning.check_range(known.squeeze(at), counts, pred.shape[at])
-    rows = _formulas.one_hot(xp, labels, pred.shape[at], at, smoothing, dtype)
+    where, shape = keywords["where"], _meaning.broadcast(tuple(labels.shape), tuple(pred.shape))
+    if where is not None:
+        _meaning.check_where(where, shape)
+    known = [None if x is None else values_of(x) for x in (labels, mask, where)]
+    if known[0] is not None:
+        _meaning.check_range(known[0].squeeze(at), known[1], pred.shape[at])
+    if known[0] is not None and known[2] is not None:
+        there = np.moveaxis(np.broadcast_to(known[2], shape), at, -1)
+        _meaning.check_there(known[0].squeeze(at), known[1], there)
+    rows = _formulas.one_hot(xp, labels, pred.shape[at], at, smoothing, dtype, where)
     return rows, keywords | {"mask": mask}, settings._replace(true_form="probs")
 
 

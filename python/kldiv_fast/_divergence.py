@@ -30,7 +30,9 @@ from kldiv_fast._meaning import (
     check_smoothed,
     check_smoothing,
     check_temperature,
+    check_there,
     check_threads,
+    check_validate,
     check_where,
     classes_last,
     counting,
@@ -39,7 +41,6 @@ from kldiv_fast._meaning import (
     match_ranks,
     place_labels,
     result_dtype,
-    row_of,
     scale_of_base,
     weights_of,
 )
@@ -184,12 +185,13 @@ def prepare(y_true, y_pred, operation, given, called=""):
             )
     keywords = defaults | given
     options = Options.read(operation, keywords)
-    axis, reduction, mask = (keywords[name] for name in ("axis", "reduction", "mask"))
+    axis, reduction = keywords["axis"], keywords["reduction"]
+    check_validate(keywords["validate"])
     ignored = check_ignore_class(keywords["ignore_class"], options.forms)
     check_reduction(reduction)
     pred = as_array(y_pred, "y_pred")
     true = as_array(y_true, "y_true")
-    where = _read_where(keywords["where"])
+    where, mask = _read_where(keywords["where"]), _read_mask(keywords["mask"])
     if is_sequence(y_pred):
         pred = pred.astype(np.float64)
     if "labels" in options.forms:
@@ -229,28 +231,13 @@ def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
         refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
     check_smoothed(where, smoothing)
     labels, at = place_labels(labels, pred.shape, axis)
-    mask = counting(labels, at, ignored, None if mask is None else as_array(mask, "mask"))
-    of_rows = labels.squeeze(at)
-    check_range(of_rows, mask, pred.shape[at])
+    mask = counting(labels, at, ignored, mask)
+    check_range(labels.squeeze(at), mask, pred.shape[at])
     if where is not None:
-        check_where(where, pred.shape)
-        _check_there(of_rows, mask, np.moveaxis(np.broadcast_to(where, pred.shape), at, -1))
+        shape = broadcast(labels.shape, pred.shape)
+        check_where(where, shape)
+        check_there(labels.squeeze(at), mask, np.moveaxis(np.broadcast_to(where, shape), at, -1))
     return labels.astype(np.int64), mask
-
-
-def _check_there(labels, mask, where):
-    """Whether `where` leaves in the label of each row that counts: its last axis is the classes'."""
-    counts = np.ones(labels.shape, bool)
-    if mask is not None and mask.shape == labels.shape:
-        counts = mask != 0
-    each = np.where(counts, labels, 0).astype(np.int64)[..., np.newaxis]
-    each = np.broadcast_to(each, (*where.shape[:-1], 1))
-    missing = counts & ~np.take_along_axis(where, each, -1)[..., 0]
-    if missing.any():
-        row = row_of(np.argwhere(missing)[0])
-        raise ValueError(
-            f"y_true has in row {row} a label whose class where leaves out; expected one of the others"
-        )
 
 
 def _arrange(true, pred, axis, weights, where=None):
@@ -273,12 +260,16 @@ def _read_weights(sample_weight, mask, reduction):
         weight = as_array(sample_weight, "sample_weight")
         if not _is_wide(weight):
             weight = cast(weight, _FLOAT64)
-    if mask is not None:
-        mask = as_array(mask, "mask")
-        if mask.dtype.kind not in "biu":
-            refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
-        mask = mask.astype(bool, copy=False)
     return weights_of(weight, mask, reduction, _scale_of_mask)
+
+
+def _read_mask(mask):
+    if mask is None:
+        return None
+    mask = as_array(mask, "mask")
+    if mask.dtype.kind not in "biu":
+        refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
+    return mask.astype(bool, copy=False)
 
 
 def _is_wide(array):

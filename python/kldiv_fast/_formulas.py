@@ -104,13 +104,15 @@ def present(xp, form, x, where, pseudocount):
     return x if where is None else xp.where(where, x, -xp.inf if form in LOGS else 0)
 
 
-def one_hot(xp, labels, classes, axis, smoothing, dtype):
-    """Along `axis`, where `labels` have one element, the probabilities of the classes; NaN of a label that is none."""
+def one_hot(xp, labels, classes, axis, smoothing, dtype, where):
+    """Along `axis`, where `labels` have one element, the probabilities of the classes; NaN of a label that is none there."""
     numbers = xp.arange(classes).reshape([-1 if i == axis else 1 for i in range(labels.ndim)])
     cold = smoothing / classes
     hot, cold, nan = (xp.asarray(x, dtype=dtype) for x in (1 - smoothing + cold, cold, xp.nan))
-    is_label = (labels >= 0) & (labels < classes)
-    return xp.where(is_label, xp.where(labels == numbers, hot, cold), nan)
+    is_label, is_hot = (labels >= 0) & (labels < classes), labels == numbers
+    if where is not None:
+        is_label = is_label & ((is_hot & ~where).sum(axis=axis, keepdims=True) == 0)
+    return xp.where(is_label, xp.where(is_hot, hot, cold), nan)
 
 
 def both_probabilities(xp, settings, inputs):

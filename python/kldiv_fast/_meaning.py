@@ -134,6 +134,11 @@ def check_epsilon(epsilon, forms=PROBS):
     return value
 
 
+def check_validate(validate):
+    if not isinstance(validate, (bool, np.bool_)):
+        raise TypeError(f"validate is {validate!r}; expected True or False")
+
+
 def check_beta(beta):
     return _number(beta, "beta", "a number in [0, 1]", lambda x: 0 <= x <= 1)
 
@@ -294,14 +299,38 @@ def place_labels(labels, pred_shape, axis):
 
 def check_range(labels, mask, classes):
     """Refuse labels of rows that count (NumPy's arrays, one element a row) which are no class."""
-    wrong = (labels < 0) | (labels >= classes)
-    if mask is not None and mask.shape == labels.shape:
-        wrong &= mask != 0
+    wrong = ((labels < 0) | (labels >= classes)) & that_count(labels, mask)
     if wrong.any():
         row = tuple(np.argwhere(wrong)[0])
         raise ValueError(
             f"y_true has the label {labels[row]} in row {row_of(row)}; expected one in [0, {classes})"
         )
+
+
+def check_there(labels, mask, where):
+    """Refuse labels of rows that count whose class `where` leaves out: its last axis is the classes', others the rows'."""
+    labels, counts = (np.broadcast_to(x, where.shape[:-1]) for x in (labels, that_count(labels, mask)))  # fmt: skip
+    each = np.where(counts, labels, 0).astype(np.int64)[..., np.newaxis]
+    missing = counts & ~np.take_along_axis(where, each, -1)[..., 0]
+    if missing.any():
+        row = row_of(np.argwhere(missing)[0])
+        raise ValueError(
+            f"y_true has in row {row} a label whose class where leaves out; expected one of the others"
+        )
+
+
+def that_count(labels, mask):
+    """Of each label whether its row counts, as far as a mask tells of labels and not of what they broadcast to."""
+    if mask is None:
+        return np.ones(labels.shape, bool)
+    mask, rows = _same_rank(mask, labels, mask.shape, labels.shape)
+    try:
+        alike = math.prod(broadcast(mask.shape, rows.shape)) == labels.size
+    except ValueError:
+        alike = False
+    if not alike:
+        return np.ones(labels.shape, bool)
+    return np.broadcast_to(mask != 0, rows.shape).reshape(labels.shape)
 
 
 def row_of(index):
@@ -314,8 +343,21 @@ def counting(labels, at, ignored, mask):
     """`mask`, without the rows whose label is `ignored`. `labels`: as place_labels gives them."""
     if ignored is None:
         return mask
-    counts = _drop_axis(labels, at) != ignored
-    return counts if mask is None else (mask != 0) & counts
+    labels = _drop_axis(labels, at)
+    try:
+        counts = labels != ignored
+    except OverflowError:  # PyTorch and JAX, of a number that no label of theirs can be
+        return mask
+    if mask is None:
+        return counts
+    mask, counts = _same_rank(mask, counts, mask.shape, counts.shape)
+    try:
+        broadcast(tuple(mask.shape), tuple(counts.shape))
+    except ValueError:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, which does not broadcast with the labels' {tuple(counts.shape)}"
+        ) from None
+    return (mask != 0) & counts
 
 
 def classes_last(x, ndim, axes):

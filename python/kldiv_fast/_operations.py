@@ -164,7 +164,8 @@ mask : array_like of bool or integers, optional
 where : array_like of bool, optional
     False where an element is as if its class were not there: it is not read, is in no sum that
     counts or logits are divided by, adds 0, and has a gradient of 0. Of a shape that broadcasts to
-    that of the inputs. A row without any is that of no classes: 0 of probabilities, else NaN.
+    that of the inputs. A row without any is 0 of probabilities and their logarithms, and NaN of what
+    is divided by a sum.
 """
 
 _THREADS = """\

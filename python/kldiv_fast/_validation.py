@@ -30,8 +30,10 @@ def check_rows(arranged, forms):
 
 def _check_side(name, x, form, arranged):
     operands = [x] + [np.asarray(True) if given is None else given for given in _present(arranged)]
-    # Of the shape that these have together: what is broadcast is looked at once.
-    shape = broadcast(*(operand.shape for operand in operands))
+    # Of the shape that these have together: a row that is broadcast is looked at once, with all its classes.
+    of_classes = (arranged.true, arranged.pred)
+    of_classes = [side.shape[side.ndim - arranged.class_ndim :] for side in of_classes]
+    shape = broadcast(*(operand.shape for operand in operands), *of_classes)
     batch = shape[: len(shape) - arranged.class_ndim]
     operands = [np.broadcast_to(operand, shape) for operand in operands]
     classes = math.prod(shape[len(batch) :])

@@ -294,6 +294,7 @@ def _one_hot(labels, pred, keywords, settings):
     dtype = pred.dtype if keywords["label_smoothing"] == 0 else _wide(pred).dtype
     if keywords["mask"] is not None:
         keywords = keywords | {"mask": _read_mask(keywords["mask"])}
+    keywords = keywords | {"where": _read_where(keywords["where"])}
 
     def values_of(x):
         return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
@@ -303,10 +304,8 @@ def _one_hot(labels, pred, keywords, settings):
 
 def _present(inputs, shape, forms, where, pseudocount):
     """Both inputs without what `where` leaves out, and with what is added to counts."""
+    where = _read_where(where)
     if where is not None:
-        where = jnp.asarray(_read(where, "where"))
-        if where.dtype != bool:
-            refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
         _meaning.check_where(where, shape)
     if _meaning.check_pseudocount(pseudocount, forms) != 0:  # which 16 bits would round away
         inputs = [_wide(x) for x in inputs]
@@ -337,6 +336,15 @@ def _read_weights(sample_weight, mask, reduction, dtype):
         return _divide(jnp.asarray(mask.size, dtype), jnp.count_nonzero(mask).astype(dtype))
 
     return _meaning.weights_of(weight, mask, reduction, scale)
+
+
+def _read_where(where):
+    if where is None:
+        return None
+    where = jnp.asarray(_read(where, "where"))
+    if where.dtype != bool:
+        refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
+    return where
 
 
 def _read_mask(mask):

@@ -171,19 +171,27 @@ class _Eager(torch.autograd.Function):
     def forward(ctx, y_true, y_pred, operation, given):
         ctx.save_for_backward(y_true, y_pred)
         ctx.call, ctx.dtypes = (operation, given), (y_true.dtype, y_pred.dtype)
+        value, ctx.gradients = _Eager.compute(ctx, y_true, y_pred)
+        return _tensor(value)
+
+    @staticmethod
+    def compute(ctx, y_true, y_pred):
+        """NumPy's value, and both gradients, or None for one that nobody needs."""
+        operation, given = ctx.call
         wrt_true, wrt_pred, *_ = ctx.needs_input_grad
         value, gradients = _GRADIENTS[operation](
             _view(y_true), _view(y_pred), wrt=_WRT[wrt_true, wrt_pred], **_read(given)
         )
         found = iter(gradients)
-        ctx.gradients = next(found) if wrt_true else None, next(found) if wrt_pred else None
-        return _tensor(value)
+        return value, (next(found) if wrt_true else None, next(found) if wrt_pred else None)
 
     @staticmethod
     def backward(ctx, upstream):
         gradients, ctx.gradients = ctx.gradients, None  # given away, so scaled in place
-        if gradients is None or torch.is_grad_enabled() or not _is_plain(upstream):
+        if torch.is_grad_enabled() or not _is_plain(upstream):
             return _Eager.differentiate(ctx, upstream)
+        if gradients is None:  # a second time
+            _, gradients = _Eager.compute(ctx, *(x.detach() for x in ctx.saved_tensors))
         factor = upstream.item()
         (by_true, by_pred), dtypes = gradients, ctx.dtypes
         return (
@@ -305,6 +313,7 @@ def _one_hot(labels, pred, keywords, settings):
     dtype = pred.dtype if narrow else _one_dtype(pred.new_zeros((), dtype=torch.float32), pred)[1].dtype  # fmt: skip
     if keywords["mask"] is not None:
         keywords = keywords | {"mask": _read_mask(keywords["mask"])}
+    keywords = keywords | {"where": _read_where(keywords["where"])}
 
     def values_of(x):
         return None if torch.compiler.is_compiling() or not _is_plain(x) else _view(x)
@@ -315,10 +324,8 @@ def _one_hot(labels, pred, keywords, settings):
 
 def _present(inputs, forms, where, pseudocount):
     """Both inputs, of one shape, without what `where` leaves out, and with what is added to counts."""
+    where = _read_where(where)
     if where is not None:
-        where = _as_tensor(where, "where")
-        if where.dtype != torch.bool:
-            refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
         _meaning.check_where(where, inputs[0].shape)
     if _meaning.check_pseudocount(pseudocount, forms) != 0:  # which 16 bits would round away
         inputs = [x.to(_result_dtype(x)) for x in inputs]
@@ -376,6 +383,15 @@ def _read_weights(sample_weight, mask, reduction, dtype):
         return torch.where(valid == 0, 0, mask.numel() / valid).to(dtype)
 
     return _meaning.weights_of(weight, mask, reduction, scale)
+
+
+def _read_where(where):
+    if where is None:
+        return None
+    where = _as_tensor(where, "where")
+    if where.dtype != torch.bool:
+        refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
+    return where
 
 
 def _read_mask(mask):
