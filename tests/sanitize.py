@@ -2,7 +2,7 @@
 
 python tests/sanitize.py [--require valgrind tsan]
 
-ASan and UBSan run the tests that need no framework, on every ISA, the whole products too. valgrind's memcheck runs the program of the bits
+ASan and UBSan run the tests that need no framework, on every ISA, most of the whole products too. valgrind's memcheck runs the program of the bits
 table on what it knows (no AVX-512); ThreadSanitizer runs it too, and the program of the executors' tests. What is
 missing is skipped by name, unless required.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE.parent
 TESTS = ["minimal", "arrays", "bits", "special_values", "properties", "errors", "gradient"]
-TESTS += ["forms", "logits", "where", "validation"]
+FORMS = ["forms", "logits", "where", "validation"]  # whose whole products would take longer than all else
 
 
 def run(*command, **environment):
@@ -43,9 +43,9 @@ def address_and_undefined(folder):
     )
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     pytest += ["-s"]  # reports are not captured
-    for options in ([], ["--long", "-m", "not hypothesis"]):
+    for options, names in (([], TESTS + FORMS), (["--long", "-m", "not hypothesis"], TESTS)):
         printed = run(
-            *[*pytest, *options, *[HERE / f"test_{name}.py" for name in TESTS]],
+            *[*pytest, *options, *[HERE / f"test_{name}.py" for name in names]],
             PYTHONPATH=f"{folder}/site",
             LD_PRELOAD=runtime,
             # Python's own interned objects are "leaks"; endurance.py counts ours. A failing malloc returns NULL, as it does.
