@@ -28,8 +28,11 @@ struct Beginnings {
     }
     void begin(const Plan &plan, int64_t row, RowState &state) const {
         plan.rowwise->begin(plan.row_parameters, state);
-        if (mask != nullptr && mask[row] == 0) state.value = 0, state.pass = kRowDone;
-        if (labels != nullptr) state.label = plan.backwards ? plan.class_axis.extent - 1 - labels[row] : labels[row];
+        state.label = 0;
+        if (mask != nullptr && mask[row] == 0)  // whose label may be anything
+            state.value = 0, state.pass = kRowDone;
+        else if (labels != nullptr)
+            state.label = plan.backwards ? plan.class_axis.extent - 1 - labels[row] : labels[row];
     }
 };
 
