@@ -176,8 +176,9 @@ struct KlLogits {
     template <class V>
     static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
                        RowState &state) {
+        if (state.pass == kRange) return reduce_row<V, Range<V>>(reader, row, parameters, state);
         const auto sums = flag(state, kIsNear) ? reduce_row<V, Sums<V, true>> : reduce_row<V, Sums<V, false>>;
-        (state.pass == kRange ? reduce_row<V, Range<V>> : sums)(reader, row, parameters, state);
+        sums(reader, row, parameters, state);
     }
 
     // ---- Between passes ----
