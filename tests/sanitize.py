@@ -18,7 +18,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE.parent
 TESTS = ["minimal", "arrays", "bits", "special_values", "properties", "errors", "gradient"]
-FORMS = ["forms", "logits", "where", "validation"]  # whose whole products would take longer than all else
+FORMS = [
+    "forms",
+    "logits",
+    "where",
+    "validation",
+]  # whose whole products would take longer than all else
 
 
 def run(*command, **environment):

@@ -124,3 +124,13 @@ def test_jax_vmap(jax, rng):
     each = jax.vmap(lambda t, p: kldiv_fast.jax.kl(t, p, form=("labels", "logits")))
     rows = kldiv_fast.kl(labels, logits, form=("labels", "logits"), reduction="none")
     allclose(each(labels, logits), rows.mean(axis=1))
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"ignore_class": 3}, {"label_smoothing": 0.1}, {"pseudocount": 1}], ids=str
+)
+def test_what_is_of_another_form_is_refused(torch, jax, keywords):
+    x = torch.tensor([[0.5, 0.5]], requires_grad=True)
+    for function, given in ((kldiv_fast.torch.kl, x), (kldiv_fast.jax.kl, x.detach().numpy())):
+        with pytest.raises(ValueError, match=f"{next(iter(keywords))} is .*, which is for"):
+            function(given, given, reduction="none", **keywords)

@@ -295,10 +295,12 @@ def test_a_mask_of_classes_is_told_of_where(rng, forms):
 
 # ---- the adapters ----
 
-
-@pytest.mark.parametrize(
+some_forms = pytest.mark.parametrize(
     "forms", [("probs", "probs"), ("logits", "logits"), ("counts", "log_probs")], ids="-".join
 )
+
+
+@some_forms
 def test_torch(rng, forms):
     torch = pytest.importorskip("torch")
     import kldiv_fast.torch
@@ -322,9 +324,7 @@ def test_torch(rng, forms):
         kldiv_fast.torch.kl(*tensors, where=torch.ones(6, dtype=torch.bool), **keywords)
 
 
-@pytest.mark.parametrize(
-    "forms", [("probs", "probs"), ("logits", "logits"), ("counts", "log_probs")], ids="-".join
-)
+@some_forms
 def test_jax(rng, forms):
     jax = pytest.importorskip("jax")
     import kldiv_fast.jax

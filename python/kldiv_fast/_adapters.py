@@ -2,25 +2,12 @@
 
 import inspect
 
-import numpy as np
-
 from kldiv_fast import _formulas, _meaning
+from kldiv_fast._divergence import DEFAULTS
 from kldiv_fast._operations import OPERATIONS, docstring
 
-_DEFAULTS = {
-    "axis": -1,
-    "form": "probs",
-    "epsilon": 1e-7,
-    "temperature": 1.0,
-    "base": None,
-    "reduction": "mean",
-    "sample_weight": None,
-    "mask": None,
-    "where": None,
-    "pseudocount": 0.0,
-    "ignore_class": None,
-    "label_smoothing": 0.0,
-}
+# NumPy's keywords, but those of its functions alone.
+_DEFAULTS = {name: x for name, x in DEFAULTS.items() if name not in ("num_threads", "validate")}
 
 
 def functions(module, compute, template):
@@ -40,6 +27,9 @@ def complete(operation, given):
 def settings_of(operation, keywords):
     """The part of a call's keywords that says what is to be computed, checked."""
     forms = _meaning.check_form(keywords["form"])
+    _meaning.check_pseudocount(keywords["pseudocount"], forms)
+    _meaning.check_ignore_class(keywords["ignore_class"], forms)
+    _meaning.check_smoothing(keywords["label_smoothing"], forms)
     epsilon = _meaning.check_epsilon(keywords["epsilon"], forms)
     return _meaning.Settings(
         operation.name,
@@ -57,21 +47,17 @@ def one_hot(xp, labels, pred, keywords, settings, dtype, values_of):
     ``values_of(x)`` is a NumPy array of what is in `x`, or None where nobody knows yet: a label that is no class, or one that
     ``where`` leaves out, is an error or, there, a row of NaN. The keywords' arrays are the library's.
     """
-    forms = settings.forms
-    ignored = _meaning.check_ignore_class(keywords["ignore_class"], forms)
-    smoothing = _meaning.check_smoothing(keywords["label_smoothing"], forms)
+    ignored = _meaning.check_ignore_class(keywords["ignore_class"], settings.forms)
+    smoothing = _meaning.check_smoothing(keywords["label_smoothing"], settings.forms)
     _meaning.check_smoothed(keywords["where"], smoothing)
     labels, at = _meaning.place_labels(labels, pred.shape, keywords["axis"])
     mask = _meaning.counting(labels, at, ignored, keywords["mask"])
     where, shape = keywords["where"], _meaning.broadcast(tuple(labels.shape), tuple(pred.shape))
     if where is not None:
         _meaning.check_where(where, shape)
-    known = [None if x is None else values_of(x) for x in (labels, mask, where)]
-    if known[0] is not None:
-        _meaning.check_range(known[0].squeeze(at), known[1], pred.shape[at])
-    if known[0] is not None and known[2] is not None:
-        there = np.moveaxis(np.broadcast_to(known[2], shape), at, -1)
-        _meaning.check_there(known[0].squeeze(at), known[1], there)
+    known, *beside = [None if x is None else values_of(x) for x in (labels, mask, where)]
+    if known is not None:
+        _meaning.check_values(known, at, *beside, shape)
     rows = _formulas.one_hot(xp, labels, pred.shape[at], at, smoothing, dtype, where)
     return rows, keywords | {"mask": mask}, settings._replace(true_form="probs")
 

@@ -25,14 +25,13 @@ from kldiv_fast._meaning import (
     check_form,
     check_ignore_class,
     check_pseudocount,
-    check_range,
     check_reduction,
     check_smoothed,
     check_smoothing,
     check_temperature,
-    check_there,
     check_threads,
     check_validate,
+    check_values,
     check_where,
     classes_last,
     counting,
@@ -232,11 +231,10 @@ def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
     check_smoothed(where, smoothing)
     labels, at = place_labels(labels, pred.shape, axis)
     mask = counting(labels, at, ignored, mask)
-    check_range(labels.squeeze(at), mask, pred.shape[at])
+    shape = broadcast(labels.shape, pred.shape)
     if where is not None:
-        shape = broadcast(labels.shape, pred.shape)
         check_where(where, shape)
-        check_there(labels.squeeze(at), mask, np.moveaxis(np.broadcast_to(where, shape), at, -1))
+    check_values(labels, at, mask, where, shape)
     return labels.astype(np.int64), mask
 
 

@@ -297,6 +297,17 @@ def place_labels(labels, pred_shape, axis):
     return labels.reshape((*shape[:at], 1, *shape[at:])), at
 
 
+def check_values(labels, at, mask, where, shape):
+    """Refuse labels (NumPy's, as place_labels gives them) of rows that count which `where`, or None, leaves without a class.
+
+    `shape`: of labels and y_pred together.
+    """
+    of_rows = labels.squeeze(at)
+    check_range(of_rows, mask, shape[at])
+    if where is not None:
+        check_there(of_rows, mask, np.moveaxis(np.broadcast_to(where, shape), at, -1))
+
+
 def check_range(labels, mask, classes):
     """Refuse labels of rows that count (NumPy's arrays, one element a row) which are no class."""
     wrong = ((labels < 0) | (labels >= classes)) & that_count(labels, mask)

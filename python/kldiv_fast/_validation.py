@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from kldiv_fast._arrays import BFLOAT16, cast
-from kldiv_fast._meaning import broadcast
+from kldiv_fast._meaning import broadcast, row_of
 
 _BLOCK = 1 << 16  # elements that are looked at together: 512 KiB as float64
 
@@ -95,8 +95,7 @@ def _check_block(name, form, rows, tolerance, index):
     if not (wrong | off).any():
         return
     i = int((wrong | off).argmax())
-    row = tuple(int(along[i]) for along in index) or (0,)
-    where = f"in row {row[0] if len(row) == 1 else row}"
+    where = f"in row {row_of([along[i] for along in index] or (0,))}"
     if not wrong[i]:
         raise ValueError(
             f"{name} has the sum {total[i]:.9g} {where}; expected {expected}, of the sum 1 to within {tolerance:.1g}"

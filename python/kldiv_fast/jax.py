@@ -307,7 +307,7 @@ def _present(inputs, shape, forms, where, pseudocount):
     where = _read_where(where)
     if where is not None:
         _meaning.check_where(where, shape)
-    if _meaning.check_pseudocount(pseudocount, forms) != 0:  # which 16 bits would round away
+    if pseudocount != 0:  # which 16 bits would round away
         inputs = [_wide(x) for x in inputs]
     return [
         _formulas.present(jnp, form, x, where, pseudocount)

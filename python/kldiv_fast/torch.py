@@ -327,7 +327,7 @@ def _present(inputs, forms, where, pseudocount):
     where = _read_where(where)
     if where is not None:
         _meaning.check_where(where, inputs[0].shape)
-    if _meaning.check_pseudocount(pseudocount, forms) != 0:  # which 16 bits would round away
+    if pseudocount != 0:  # which 16 bits would round away
         inputs = [x.to(_result_dtype(x)) for x in inputs]
     return [
         _formulas.present(torch, form, x, where, pseudocount)
