@@ -7,9 +7,8 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("--benchmark-only"):
         return
     here = config.rootpath / "benchmarks"
-    kept = [item for item in items if here not in item.path.parents]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    config.hook.pytest_deselected(items=[item for item in items if item.path.is_relative_to(here)])
+    items[:] = [item for item in items if not item.path.is_relative_to(here)]
 
 
 @pytest.hookimpl(trylast=True)
