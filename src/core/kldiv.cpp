@@ -40,7 +40,7 @@ kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total
     const std::unique_ptr<double[]> partials = tasks == 1 ? nullptr : allocate<double>(tasks);
     if (tasks > 1 && !partials) return KLDIV_NO_MEMORY;
     plan.partial = tasks == 1 ? &plan.alone : partials.get();
-    const int threads = choose_threads(requested, plan.elements(), tasks);
+    const int threads = choose_threads(requested, plan.work(plan.elements()), tasks);
     const kldiv_status status =
         run_on(plan, threads, tasks, poll, plan.rowwise != nullptr ? run_row_groups : run_groups);
     if (status != KLDIV_OK) return status;
@@ -102,7 +102,7 @@ kldiv_status run_passes_over(Plan &plan, int requested, Poll &poll, int64_t grou
     const auto run = [&] {
         poll.cover(done, (done + to) / 2);  // nobody knows how many are left
         done = (done + to) / 2;
-        const int threads = choose_threads(requested, groups * plan.group_rows * plan.row_size(), groups * plan.pieces);
+        const int threads = choose_threads(requested, plan.work(groups * plan.group_rows * plan.row_size()), groups * plan.pieces);
         return run_on(plan, threads, groups * plan.pieces, poll, run_row_piece);
     };
     kldiv_status status;

@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t kLargeBlock = 128 * 1024;
 constexpr int64_t kTasksInSmall = 64;
 constexpr int64_t kMaxTasks = 4096;
+// Rows with a state are cut as little as that allows: a row in pieces is read again from memory for each of its passes.
+constexpr int64_t kLargestPass = 1024 * 1024;
 constexpr int64_t kPacked = 512;      // elements in a tile that is packed: memory and kernel take short turns
 constexpr int64_t kCrossedCols = 64;  // columns of a tile that is transposed while it is packed, and half as many rows
 constexpr int64_t kPackedColumns = 1024;  // columns of a tile that is packed in column mode
@@ -24,7 +26,12 @@ constexpr int64_t kPackedColumns = 1024;  // columns of a tile that is packed in
 // a loop that only copies gains a sixth by it, though a last-level cache of 32 MB could hold them.)
 constexpr int64_t kStreamed = int64_t{8} << 20;
 
-int64_t block_size(int64_t elements) { return std::clamp(elements / kTasksInSmall, kSmallBlock, kLargeBlock); }
+int64_t least_block(const Plan &plan) { return plan.rowwise != nullptr ? kSmallBlock / kStateCost : kSmallBlock; }
+
+int64_t block_size(const Plan &plan) {
+    const int64_t most = plan.rowwise != nullptr ? kLargestPass : kLargeBlock;
+    return std::clamp(plan.elements() / kTasksInSmall, least_block(plan), most);
+}
 
 bool normal(double epsilon, kldiv_dtype dtype) { return epsilon >= (dtype == KLDIV_FLOAT64 ? DBL_MIN : FLT_MIN); }
 
@@ -109,7 +116,7 @@ void cut_into_pieces(Plan &plan, int64_t block) {
 // What comes to one group of whole rows, one task, and where there are tiles one tile: without the divisions that tell so.
 bool is_one_task(const Plan &plan) {
     if (plan.row_axis.extent > kGroupRows) return false;
-    if (plan.in_place() && !plan.staged()) return plan.elements() <= kSmallBlock;
+    if (plan.in_place() && !plan.staged()) return plan.elements() <= least_block(plan);
     return plan.elements() <= kPacked && plan.class_axis.extent <= kCrossedCols;
 }
 
@@ -123,7 +130,7 @@ void leave_whole(Plan &plan) {
 
 void cut(Plan &plan) {
     if (is_one_task(plan)) return leave_whole(plan);
-    const int64_t block = block_size(plan.elements());
+    const int64_t block = block_size(plan);
     cut_into_groups(plan, block);
     cut_into_pieces(plan, block);
     const int64_t group_size = plan.group_rows * plan.row_size();

@@ -12,6 +12,7 @@ namespace kldiv {
 
 constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
 constexpr int64_t kMaxStates = kMaxPartials * 8 / sizeof(RowState);
+constexpr int64_t kStateCost = 8;  // an element of a row with a state takes about as long as so many of a plain sum
 constexpr int64_t kGroupRows = 512;       // rows whose sums are kept at a time
 constexpr int64_t kFold = 16;             // classes, side by side, that few columns are read as: whole vectors always
 constexpr int64_t kFoldedColumns = 1024;  // kFold classes of few columns fill at most so many
@@ -77,6 +78,8 @@ struct Plan {
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }
     int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
+    // Of so many elements, in those of a plain sum.
+    int64_t work(int64_t elements) const { return rowwise != nullptr ? elements * kStateCost : elements; }
     bool in_place() const { return t_in_place && p_in_place; }
     bool staged() const { return gradients() && way != Way::direct; }
     bool needs_scratch() const { return gradients() && (columns || staged() || !in_place()); }
