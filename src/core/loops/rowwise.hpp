@@ -65,11 +65,7 @@ template <class W, class Visit>
 inline void each_vector(const typename W::Element *x, int64_t n, typename W::Element absent, const Visit &visit) {
     int64_t i = 0;
     for (; i + W::lanes <= n; i += W::lanes) visit(W::load(reinterpret_cast<const char *>(x + i)), i);
-    if (i == n) return;
-    typename W::Element last[W::lanes];
-    W::splat(absent).store(last);
-    std::memcpy(last, x + i, (n - i) * sizeof *x);
-    visit(W::load(reinterpret_cast<const char *>(last)), i);
+    if (i < n) visit(W::load_partial(reinterpret_cast<const char *>(x + i), static_cast<int>(n - i), absent), i);
 }
 
 // The sum of term(vector, its first element's number) in the lanes of all loops: of a segment at most.
@@ -83,6 +79,16 @@ inline double lane_sum(const typename W::Element *x, int64_t n, typename W::Elem
         s = W::add(s, term(v, i));
     });
     return W::tree_sum(sums);
+}
+
+// The first n of sixteen elements, and `absent` for the others.
+template <class V>
+inline void copy_first(const typename V::Element *src, int64_t n, typename V::Element absent,
+                       typename V::Element *to) {
+    for (int k = 0; k < kLanes; k += V::lanes) {
+        const int count = static_cast<int>(n <= k ? 0 : n - k < V::lanes ? n - k : V::lanes);
+        V::load_partial(reinterpret_cast<const char *>(src + k), count, absent).store(to + k);
+    }
 }
 
 // Both sides of a row, in sixteens.
@@ -109,10 +115,7 @@ struct Sixteens {
         }
     }
     static const T *fill(const T *src, int64_t n, T *last) {
-        T present;  // of elements at any address
-        std::memcpy(&present, src, sizeof present);
-        for (int k = 0; k < kLanes; k += V::lanes) V::splat(present).store(last + k);
-        std::memcpy(last, src, n * sizeof(T));
+        copy_first<V>(src, n, element_at(src, 0), last);
         return last;
     }
     static V load(const T *src) { return V::load(reinterpret_cast<const char *>(src)); }

@@ -35,22 +35,28 @@ struct ExpConstants<double> {
                                    0x1.ad7f776bb18e9p-26};
 };
 
-// e^z to 2 ulp; 0 where it would be near the least normal number (of weights relative to a largest of 1 that is nothing),
-// that of `highest` beyond it, NaN of NaN.
+// e^z to 2 ulp, of z at most `highest`; 0 where it would be near the least normal number (of weights relative to a largest
+// of 1 that is nothing), NaN of NaN.
 template <class V>
-inline V exponential(V z) {
+inline V bounded_exponential(V z) {
     using T = typename V::Element;
     using C = ExpConstants<T>;
     constexpr double log2_e = 0x1.71547652b82fep0;
-    const V magic = V::splat(static_cast<T>(C::magic)), lowest = V::splat(static_cast<T>(C::lowest));
-    const V bounded = V::clip(z, lowest, V::splat(static_cast<T>(C::highest)));
-    const V shifted = V::fma(bounded, V::splat(static_cast<T>(log2_e)), magic);
+    const V magic = V::splat(static_cast<T>(C::magic));
+    const V shifted = V::fma(z, V::splat(static_cast<T>(log2_e)), magic);
     const V n = V::sub(shifted, magic);
-    V r = V::fma(n, V::splat(static_cast<T>(-C::ln2_high)), bounded);
+    V r = V::fma(n, V::splat(static_cast<T>(-C::ln2_high)), z);
     r = V::fma(n, V::splat(static_cast<T>(-C::ln2_low)), r);
     const V near = V::add(V::fma(V::mul(r, r), polynomial(r, C::q), r), V::splat(1));
     const V power = V::from_bits(V::add_bits(V::bits(near), V::to_exponent(V::bits(shifted))));
-    return V::select(V::less(z, lowest), V::splat(0), power);
+    return V::select(V::less(z, V::splat(static_cast<T>(C::lowest))), V::splat(0), power);
+}
+
+// The same of any z: that of `highest` beyond it.
+template <class V>
+inline V exponential(V z) {
+    using T = typename V::Element;
+    return bounded_exponential(V::smaller(V::splat(static_cast<T>(ExpConstants<T>::highest)), z));
 }
 
 // (e^-x - 1 + x) / x^2 for x in [-1, 1]: between 0.36 and 0.72, so that nothing cancels where it is used.

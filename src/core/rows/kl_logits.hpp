@@ -8,9 +8,13 @@
 //     KL = Psi - (y - log(1 + y))
 //
 // whose terms are none of them negative, and cancel the less the nearer c is to the mean of a - b. The difference a - b is
-// exact where the two are near each other. A row takes two passes: one for the maxima and the range of a - b, which c is
-// read off, one for the sums; where that c turns out a bad one (two maxima that say little about the rest), a third with
-// c moved by E. Rows that are far apart have log p's normaliser from sum e^b, which needs no c.
+// exact where the two are near each other. Rows that are far apart have all their digits without Psi:
+//
+//     KL = E + log(sum e^b / S)
+//
+// A row takes two passes: one for the maxima and the range of a - b, which c is read off, one for the sums, without Psi
+// where that range is wide. Where the row is near all the same, or where that c turns out a bad one (two maxima that say
+// little about the rest), a third with c moved by E.
 //
 // Gradients, with d = log(t / p):     a: t (d - KL) / T = t (x - E) / T     b: (p - t) / T = t (e^-d - 1) / T
 #pragma once
@@ -36,7 +40,9 @@ struct KlLogits {
         kIsNear,    // all |x| <= 1
         kIsClose,   // all |d| <= 1
     };
-    enum Pass { kRange, kSums, kSumsAgain };
+    enum Pass { kRange, kFarSums, kSums, kSumsAgain };
+    // What is known of a row's x: nothing, that all |x| <= 1, or that all are finite and Psi need not be known.
+    enum class Known { nothing, near, far };
 
     static bool flag(const RowState &state, Held which) { return state.held[which] != 0; }
 
@@ -110,9 +116,9 @@ struct KlLogits {
             : center(of(state.held[kCenter])),
               shift(of((state.held[kHighB] - state.held[kHighA]) + state.held[kCenter])),
               inverse(of(parameters.inverse_temperature)) {
-            for (int l = 0; l < kLanes; ++l) {
-                high_a[l] = static_cast<T>(state.held[kHighA]);
-                high_b[l] = static_cast<T>(state.held[kHighB]);
+            for (int l = 0; l < kLanes; l += V::lanes) {
+                of(state.held[kHighA]).store(high_a + l);
+                of(state.held[kHighB]).store(high_b + l);
             }
         }
         static V of(double x) { return V::splat(static_cast<T>(x)); }
@@ -120,10 +126,12 @@ struct KlLogits {
             return V::load(reinterpret_cast<const char *>(high + k * V::lanes));
         }
         void show_last(int present) {
-            for (int l = present; l < kLanes; ++l) high_a[l] = high_b[l] = static_cast<T>(kInfinity);
+            copy_first<V>(high_a, present, static_cast<T>(kInfinity), high_a);
+            copy_first<V>(high_b, present, static_cast<T>(kInfinity), high_b);
         }
-        V exp_a(int k, V a) const { return exponential(V::mul(V::sub(a, at(high_a, k)), inverse)); }
-        V exp_b(int k, V b) const { return exponential(V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse)); }
+        V exp_a(int k, V a) const { return bounded_exponential(V::mul(V::sub(a, at(high_a, k)), inverse)); }
+        V exponent_b(int k, V b) const { return V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse); }
+        V exp_b(int k, V b) const { return exponential(exponent_b(k, b)); }
         V difference(V a, V b) const { return V::mul(V::sub(V::sub(a, b), center), inverse); }
         // For any a and b. Where a is no part of the row, any number beyond 1, for its weight is 0.
         V any_difference(V a, V b) const {
@@ -133,8 +141,7 @@ struct KlLogits {
         }
     };
 
-    // `Near`: all |x| <= 1, which spares the second exponential.
-    template <class V, bool Near>
+    template <class V, Known Of>
     struct Sums {
         using T = typename V::Element;
         static constexpr int kCount = kOther - kS + 1;
@@ -149,23 +156,29 @@ struct KlLogits {
         }
         void show_last(int present) { scale.show_last(present); }
         void step(int k, V a, V b) {
-            const V x = Near ? scale.difference(a, b) : scale.any_difference(a, b);
+            const V x = Of == Known::nothing ? scale.any_difference(a, b) : scale.difference(a, b);
             const V weight = scale.exp_a(k, a), weighted = V::mul(weight, x);
-            V &psi = sums[kPsi - kS][k];
-            const V near = V::fma(V::mul(weighted, x), bregman_quotient(x), psi);
-            sums[0][k] = V::add(sums[0][k], weight);
-            sums[kE - kS][k] = V::add(sums[kE - kS][k], weighted);
-            if constexpr (Near) {
-                psi = near;
-            } else {
-                const V other = scale.exp_b(k, b);
-                const V far = V::add(psi, V::add(V::sub(other, weight), weighted));
-                psi = V::select(V::less(V::mul(x, x), V::splat(1)), near, far);
-                sums[kOther - kS][k] = V::add(sums[kOther - kS][k], other);
+            V &s = sums[0][k], &e = sums[kE - kS][k], &psi = sums[kPsi - kS][k], &others = sums[kOther - kS][k];
+            s = V::add(s, weight);
+            e = V::add(e, weighted);
+            if constexpr (Of == Known::far) {  // where c makes both maxima one, to rounding
+                others = V::add(others, bounded_exponential(scale.exponent_b(k, b)));
+                return;
             }
+            const V near = V::fma(V::mul(weighted, x), bregman_quotient(x), psi);
+            if constexpr (Of == Known::near) {
+                psi = near;
+                return;
+            }
+            const V other = scale.exp_b(k, b);
+            const V far = V::add(psi, V::add(V::sub(other, weight), weighted));
+            psi = V::select(V::less(V::mul(x, x), V::splat(1)), near, far);
+            others = V::add(others, other);
         }
         void end_segment() {
-            for (int i = 0; i < kCount - Near; ++i) totals[i] += V::tree_sum(sums[i]);
+            for (int i = 0; i < kCount; ++i)
+                if (i != (Of == Known::near ? kOther - kS : Of == Known::far ? kPsi - kS : kCount))
+                    totals[i] += V::tree_sum(sums[i]);
             clear();
         }
         void store(RowState &state) const {
@@ -177,7 +190,9 @@ struct KlLogits {
     static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
                        RowState &state) {
         if (state.pass == kRange) return reduce_row<V, Range<V>>(reader, row, parameters, state);
-        const auto sums = flag(state, kIsNear) ? reduce_row<V, Sums<V, true>> : reduce_row<V, Sums<V, false>>;
+        const auto sums = state.pass == kFarSums  ? reduce_row<V, Sums<V, Known::far>>
+                          : flag(state, kIsNear) ? reduce_row<V, Sums<V, Known::near>>
+                                                 : reduce_row<V, Sums<V, Known::nothing>>;
         sums(reader, row, parameters, state);
     }
 
@@ -191,6 +206,13 @@ struct KlLogits {
         for (int sum = kS; sum <= kOther; ++sum) state.held[sum] = 0;
     }
 
+    // Whether all of a and b are finite, and their differences so various that the rows can hardly be near each other. (Of
+    // normal ones of 1,000 classes, kl is then 0.2 or more.)
+    static bool looks_far(const RowState &state, const RowParameters &parameters) {
+        const double range = (state.held[kHighD] - state.held[kLowD]) * parameters.inverse_temperature;
+        return state.held[kLowA] > -kInfinity && range > 4 && range < kInfinity;
+    }
+
     // Whether all |x + shift| <= 1, and a is finite.
     static bool within_one(const RowState &state, const RowParameters &parameters, double shift) {
         const auto at = [&](Held d) {
@@ -202,33 +224,33 @@ struct KlLogits {
     // After a pass over all of a row: its value, or what the next pass wants.
     template <class T>
     static void next(const RowParameters &parameters, RowState &state) {
+        double *held = state.held;
         if (state.pass == kRange) {
-            center_at<T>(state, state.held[kHighA] - state.held[kHighB], parameters);
-            state.pass = kSums;
+            center_at<T>(state, held[kHighA] - held[kHighB], parameters);
+            state.pass = looks_far(state, parameters) ? kFarSums : kSums;
             return;
         }
-        double *held = state.held;
         if (flag(state, kIsNear)) held[kOther] = (held[kS] - held[kE]) + held[kPsi];
-        const double mean = held[kE] / held[kS], psi = held[kPsi] / held[kS], y = psi - mean;
+        const double mean = held[kE] / held[kS], magnitude = mean < 0 ? -mean : mean;
         const double log_ratio = log_of(held[kOther] / held[kS]), far = mean + log_ratio;
-        const double gap = log1p_gap(y), near = psi - gap;
-        // Where the rows are far apart the logarithm of the ratio has the digits.
-        const double magnitude = mean < 0 ? -mean : mean;
-        const bool is_far = far > 0.125 * (1 + magnitude);
-        const bool is_off = psi > 16 * near || magnitude > 1;
-        if (!is_far && is_off && state.pass == kSums) {
+        if (far > 0.125 * (1 + magnitude)) return finish(parameters, state, far, log_ratio);
+        const double psi = held[kPsi] / held[kS], y = psi - mean, gap = log1p_gap(y), near = psi - gap;
+        const bool is_off = state.pass == kFarSums || psi > 16 * near || magnitude > 1;
+        if (is_off && state.pass != kSumsAgain) {
             center_at<T>(state, held[kCenter] + mean / parameters.inverse_temperature, parameters);
             state.pass = kSumsAgain;
             return;
         }
+        finish(parameters, state, near < 0 ? 0 : near, y > -0.3 && y < 0.3 ? y - gap : log_ratio);
+    }
+
+    static void finish(const RowParameters &parameters, RowState &state, double value, double log_ratio) {
+        const double sums = state.held[kS] + state.held[kOther];
+        // Infinite: nothing of p where t has something.
+        state.value = sums != sums ? sums : state.held[kHighD] == kInfinity ? kInfinity : value;
         state.pass = kRowDone;
-        state.value = is_far ? far : near < 0 ? 0 : near;
-        held[kLogRatio] = y > -0.3 && y < 0.3 ? y - gap : log_ratio;
-        const double sums = held[kS] + held[kOther];
-        // Nothing of p where t has something.
-        if (held[kHighD] == kInfinity) state.value = kInfinity;
-        if (sums != sums) state.value = sums;
-        held[kIsClose] = within_one(state, parameters, held[kLogRatio]);
+        state.held[kLogRatio] = log_ratio;
+        state.held[kIsClose] = within_one(state, parameters, log_ratio);
     }
 
     // ---- Gradients ----

@@ -34,10 +34,10 @@ struct VecF32 {
 
     static VecF32 splat(float x) { return {_mm256_set1_ps(x)}; }
     static VecF32 load(const char *src) { return {_mm256_loadu_ps(reinterpret_cast<const float *>(src))}; }
-    static VecF32 load_partial(const char *src, int n) {
+    static VecF32 load_partial(const char *src, int n, float absent = 1) {
         const __m256i present = first_lanes(n);
         const __m256 x = _mm256_maskload_ps(reinterpret_cast<const float *>(src), present);
-        return {_mm256_blendv_ps(_mm256_set1_ps(1), x, _mm256_castsi256_ps(present))};
+        return {_mm256_blendv_ps(_mm256_set1_ps(absent), x, _mm256_castsi256_ps(present))};
     }
     void store(float *dst) const { _mm256_storeu_ps(dst, v); }
     void store_partial(float *dst, int n) const { _mm256_maskstore_ps(dst, first_lanes(n), v); }
@@ -100,10 +100,10 @@ struct VecF64 {
 
     static VecF64 splat(double x) { return {_mm256_set1_pd(x)}; }
     static VecF64 load(const char *src) { return {_mm256_loadu_pd(reinterpret_cast<const double *>(src))}; }
-    static VecF64 load_partial(const char *src, int n) {
+    static VecF64 load_partial(const char *src, int n, double absent = 1) {
         const __m256i present = first_lanes(2 * n);
         const __m256d x = _mm256_maskload_pd(reinterpret_cast<const double *>(src), present);
-        return {_mm256_blendv_pd(_mm256_set1_pd(1), x, _mm256_castsi256_pd(present))};
+        return {_mm256_blendv_pd(_mm256_set1_pd(absent), x, _mm256_castsi256_pd(present))};
     }
     void store(double *dst) const { _mm256_storeu_pd(dst, v); }
     void store_partial(double *dst, int n) const { _mm256_maskstore_pd(dst, first_lanes(2 * n), v); }

@@ -26,8 +26,8 @@ struct VecF32 {
 
     static VecF32 splat(float x) { return {_mm512_set1_ps(x)}; }
     static VecF32 load(const char *src) { return {_mm512_loadu_ps(src)}; }
-    static VecF32 load_partial(const char *src, int n) {
-        return {_mm512_mask_loadu_ps(_mm512_set1_ps(1), static_cast<__mmask16>((1u << n) - 1), src)};
+    static VecF32 load_partial(const char *src, int n, float absent = 1) {
+        return {_mm512_mask_loadu_ps(_mm512_set1_ps(absent), static_cast<__mmask16>((1u << n) - 1), src)};
     }
     void store(float *dst) const { _mm512_storeu_ps(dst, v); }
     void store_partial(float *dst, int n) const {
@@ -85,8 +85,8 @@ struct VecF64 {
 
     static VecF64 splat(double x) { return {_mm512_set1_pd(x)}; }
     static VecF64 load(const char *src) { return {_mm512_loadu_pd(src)}; }
-    static VecF64 load_partial(const char *src, int n) {
-        return {_mm512_mask_loadu_pd(_mm512_set1_pd(1), static_cast<__mmask8>((1u << n) - 1), src)};
+    static VecF64 load_partial(const char *src, int n, double absent = 1) {
+        return {_mm512_mask_loadu_pd(_mm512_set1_pd(absent), static_cast<__mmask8>((1u << n) - 1), src)};
     }
     void store(double *dst) const { _mm512_storeu_pd(dst, v); }
     void store_partial(double *dst, int n) const {

@@ -26,8 +26,8 @@ struct Vec16 {
         std::memcpy(&r.v, src, sizeof r.v);
         return r;
     }
-    static Vec16 load_partial(const char *src, int n) {
-        Vec16 r = splat(1);
+    static Vec16 load_partial(const char *src, int n, T absent = 1) {
+        Vec16 r = splat(absent);
         std::memcpy(&r.v, src, n * sizeof(T));
         return r;
     }

@@ -31,8 +31,8 @@ struct VecF32 {
     static VecF32 load(const char *src) {
         return {vreinterpretq_f32_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(src)))};
     }
-    static VecF32 load_partial(const char *src, int n) {
-        float buffer[lanes] = {1, 1, 1, 1};
+    static VecF32 load_partial(const char *src, int n, float absent = 1) {
+        float buffer[lanes] = {absent, absent, absent, absent};
         std::memcpy(buffer, src, n * sizeof(float));
         return {vld1q_f32(buffer)};
     }
@@ -99,8 +99,8 @@ struct VecF64 {
     static VecF64 load(const char *src) {
         return {vreinterpretq_f64_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(src)))};
     }
-    static VecF64 load_partial(const char *src, int n) {
-        double buffer[lanes] = {1, 1};
+    static VecF64 load_partial(const char *src, int n, double absent = 1) {
+        double buffer[lanes] = {absent, absent};
         std::memcpy(buffer, src, n * sizeof(double));
         return {vld1q_f64(buffer)};
     }
