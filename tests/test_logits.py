@@ -137,6 +137,23 @@ def test_full_relative_precision_however_near(isa, dtype, classes, off):
 
 @each_dtype
 @pytest.mark.parametrize("off", OFF)
+@pytest.mark.parametrize("beyond", [-30, 3, 30])
+def test_near_but_for_a_class_that_is_hardly_there(isa, dtype, off, beyond):
+    """The differences' range says that the rows are far apart, which they aren't."""
+    y_true, y_pred = (x.copy() for x in near(off, dtype, 46))
+    y_true[:, 3] = y_pred[:, 3] = -40
+    y_pred[:, 3] += beyond
+    rows, *slopes = exact_logits(y_true, y_pred)
+    value, ours = gradients(y_true, y_pred, reduction="none")
+    np.testing.assert_allclose(value, rows, rtol=RTOL[dtype])
+    np.testing.assert_allclose(logits(y_true, y_pred, reduction="none"), rows, rtol=RTOL[dtype])
+    for gradient, exact, rtol in zip(ours, slopes, (RTOL[dtype], RTOL[dtype] / off), strict=True):
+        largest = np.abs(exact).max(axis=-1, keepdims=True)
+        np.testing.assert_allclose(gradient / largest, exact / largest, rtol=0, atol=rtol)
+
+
+@each_dtype
+@pytest.mark.parametrize("off", OFF)
 def test_slopes_however_near(isa, dtype, off):
     """Relative to a row's largest: q - t and log(t/q) - KL change their sign within a row."""
     y_true, y_pred = near(off, dtype, 46)

@@ -8,7 +8,7 @@ from isas import on_each_isa
 from pairwise import each, pairwise
 from test_arrays import LAYOUTS
 from test_family import same
-from test_forms import BY_NAME, FORMS, ROUNDINGS, both, formula, functions, pair, unit_of
+from test_forms import BY_NAME, FORMS, both, formula, functions, pair
 from test_gradient import summed_to
 
 PAIRS = {f"{t}-{p}": (t, p) for t in FORMS for p in FORMS}
@@ -37,15 +37,14 @@ def rows_alone(name, arrays, forms, where, work):
     shape = np.broadcast_shapes(*(x.shape for x in arrays), where.shape)
     arrays = [np.broadcast_to(x, shape) for x in arrays]
     where = np.broadcast_to(where, shape)
-    unit = ROUNDINGS * unit_of(name, work, forms)
     rows, rows_off = np.zeros((2, *shape[:-1]), np.longdouble)
     slopes, slopes_off = np.zeros((2, 2, *shape), np.longdouble)
     for i in np.ndindex(shape[:-1]):
         kept = [np.array(x[i][where[i]]) for x in arrays]
-        rows[i], slope, rows_off[i], off = formula(name, kept, forms)
+        rows[i], slope, rows_off[i], off = formula(name, kept, forms, work=work)
         for side in range(2):
             slopes[side][i][where[i]], slopes_off[side][i][where[i]] = slope[side], off[side]
-    return rows, slopes, unit * rows_off, unit * slopes_off
+    return rows, slopes, rows_off, slopes_off
 
 
 def close(name, result, arrays, forms, where, factor=1.0, work=None):

@@ -5,8 +5,9 @@
 //     labels  t = 1 for the label's class, or what smoothing leaves of it
 //
 // Up to three passes: the maxima of logits, what a row is divided by, the terms. Where neither side is given as
-// probabilities all of it is done in float64: two rows of numbers that nearly agree make probabilities that do so to more
-// digits than float32 has.
+// probabilities, two rows of numbers that nearly agree make probabilities that do so to more digits than float32 has:
+// rows of float32 that turn out to be near are done again, in float64; and all whose gradients are wanted, where slopes
+// and their mean may be as near.
 //
 // An exponential that would leave the format's range is that of kFloor instead; what log t then lacks is added to the row,
 // times the other side, where the term grows like that (see Kernels). For -inf it is 0.
@@ -24,13 +25,24 @@ enum Side { kTrue, kPred, kSides };
 
 inline bool is_log(kldiv_form form) { return form == KLDIV_LOG_PROBS || form == KLDIV_LOGITS; }
 inline bool is_normalised(kldiv_form form) { return form == KLDIV_COUNTS || form == KLDIV_LOGITS; }
-inline bool are_wide(const RowParameters &parameters) {
+inline bool makes_both(const RowParameters &parameters) {
     return parameters.forms[kTrue] != KLDIV_PROBS && parameters.forms[kPred] != KLDIV_PROBS;
 }
 
-// What a row's state holds.
+// What a row's state holds. kSum: what a side is divided by. kComesTo: the sum of log-probabilities' own, which are not.
+// (Infinite where a side has probabilities near the format's least.) kIsWide: this time in float64, whatever the inputs
+// are. kIsFar: the value is known from the time before.
 struct ProbsState {
-    enum Held { kHigh, kSum = kHigh + kSides, kDot = kSum + kSides, kTerms = kDot + kSides, kLacking };
+    enum Held {
+        kHigh,
+        kSum = kHigh + kSides,
+        kComesTo = kSum + kSides,
+        kDot = kComesTo + kSides,
+        kTerms = kDot + kSides,
+        kLacking,
+        kIsWide,
+        kIsFar
+    };
     enum Pass { kHighest, kSums, kAll };
 
     static void begin(const RowParameters &parameters, RowState &state) {
@@ -40,10 +52,14 @@ struct ProbsState {
             logits |= form == KLDIV_LOGITS;
             normalised |= is_normalised(form);
             state.held[kHigh + side] = form == KLDIV_LOGITS ? -static_cast<double>(kInfinity) : 0;
-            state.held[kSum + side] = state.held[kDot + side] = 0;
         }
-        state.held[kTerms] = state.held[kLacking] = 0;
+        clear(state);
+        state.held[kIsWide] = state.held[kIsFar] = 0;
         state.pass = logits ? kHighest : normalised ? kSums : kAll;
+    }
+
+    static void clear(RowState &state) {
+        for (int total = kSum; total <= kLacking; ++total) state.held[total] = 0;
     }
 
     static void merge(RowState &into, const RowState &from) {
@@ -53,13 +69,34 @@ struct ProbsState {
             if (into.pass == kSums) sum += from.held[kSum + side];
         }
         if (into.pass != kAll) return;
+        for (int side = 0; side < kSides; ++side) into.held[kComesTo + side] += from.held[kComesTo + side];
         for (int total = kDot; total <= kLacking; ++total) into.held[total] += from.held[total];
     }
 
     template <class T>
-    static void next(const RowParameters &, RowState &state) {
-        state.value = state.held[kTerms] + state.held[kLacking];
-        state.pass = state.pass == kAll ? kRowDone : state.pass + 1;
+    static void next(const RowParameters &parameters, RowState &state) {
+        if (state.pass != kAll) {
+            ++state.pass;
+            return;
+        }
+        if (state.held[kIsFar] == 0) state.value = state.held[kTerms] + state.held[kLacking];
+        state.pass = kRowDone;
+        if (sizeof(T) != sizeof(float) || !makes_both(parameters) || state.held[kIsWide] != 0) return;
+        const bool far = is_far(state);
+        if (far && !parameters.gradients[kTrue] && !parameters.gradients[kPred]) return;
+        state.pass = is_normalised(parameters.forms[kTrue]) || is_normalised(parameters.forms[kPred]) ? kSums : kAll;
+        state.held[kIsFar] = far;
+        state.held[kIsWide] = 1;
+        clear(state);
+    }
+
+    // Whether float32's probabilities t and p have digits enough. The value's relative error is at most theirs times
+    // (sum of t |log(t/p)|) / value, which is 1 + sqrt(2 / value) where both sum to 1: 5 at the bound.
+    static bool is_far(const RowState &state) {
+        double most = 1;
+        for (int side = 0; side < kSides; ++side)
+            if (state.held[kComesTo + side] > most) most = state.held[kComesTo + side];
+        return state.value >= 0.125 * most && state.value < kInfinity;
     }
 };
 
@@ -107,13 +144,18 @@ struct ToProbs {
         });
     }
 
-    // A segment's probabilities: `to`, which has room for whole vectors, or x itself. `lowest`: of the exponents.
+    // A segment's probabilities: `to`, which has room for whole vectors, or x itself. `lowest`: of the exponents, or of
+    // what is no power.
     const E *operator()(const E *x, int64_t n, E *to, E &lowest) const {
         if (form == KLDIV_PROBS) return x;
         if (form == KLDIV_COUNTS) {
+            W low = W::splat(1);
             each_vector<W>(x, n, -pseudocount, [&](W v, int64_t i) {
-                W::mul(W::add(v, W::splat(pseudocount)), W::splat(factor)).store(to + i);
+                const W count = W::add(v, W::splat(pseudocount)), t = W::mul(count, W::splat(factor));
+                t.store(to + i);
+                low = W::smaller(W::select(W::equal(count, W::splat(0)), W::splat(1), t), low);
             });
+            lowest = -W::sub(W::splat(0), low).highest();
             return to;
         }
         W low = W::splat(0);
@@ -131,6 +173,12 @@ struct ToProbs {
         for (int64_t i = 0; i < n; i += W::lanes) W::splat(cold).store(to + i);
         if (label >= 0 && label < n) to[label] = hot;
         return to;
+    }
+
+    // A segment's part of kComesTo.
+    double comes_to(const E *t, int64_t n, E lowest) const {
+        if (form == KLDIV_COUNTS) return lowest < E(0x1p-100) ? kInfinity : 0;
+        return form == KLDIV_LOG_PROBS ? lane_sum<W>(t, n, 0, [](W v, int64_t) { return v; }) : 0;
     }
 
     // What the logarithms of a segment lack, times the other side.
@@ -221,11 +269,13 @@ struct AsProbsIn {
         const E *probs[kSides];
         E lowest[kSides];
         make_probs(sides, x, n, label, buffers, probs, lowest);
-        const bool dots = (parameters.gradients[kTrue] && is_normalised(parameters.forms[kTrue])) ||
-                          (parameters.gradients[kPred] && is_normalised(parameters.forms[kPred]));
+        const bool has_gradients = sizeof(E) == sizeof(double) || !makes_both(parameters);
+        const bool dots = has_gradients && ((parameters.gradients[kTrue] && is_normalised(parameters.forms[kTrue])) ||
+                                            (parameters.gradients[kPred] && is_normalised(parameters.forms[kPred])));
         state.held[S::kTerms] += dots ? slopes(probs, n, parameters, buffers) : terms(probs, n, parameters);
         const bool grows[] = {parameters.kernels->grows_with_log_t, parameters.kernels->grows_with_log_p};
         for (int side = 0; side < kSides; ++side) {
+            state.held[S::kComesTo + side] += sides[side].comes_to(probs[side], n, lowest[side]);
             if (grows[side] && lowest[side] < ToProbs<W>::kFloor)
                 state.held[S::kLacking] += sides[side].lacking(x[side], probs[1 - side], n);
             if (dots && is_normalised(parameters.forms[side]))
@@ -300,14 +350,14 @@ struct AsProbs : ProbsState {
     template <class V>
     static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
                        RowState &state) {
-        const auto pass = are_wide(parameters) ? AsProbsIn<V, VecF64>::reduce : AsProbsIn<V, V>::reduce;
+        const auto pass = state.held[kIsWide] != 0 ? AsProbsIn<V, VecF64>::reduce : AsProbsIn<V, V>::reduce;
         pass(reader, row, parameters, state);
     }
 
     template <class V, class T>
     static void map(const Reader<T> &reader, const RowPart &row, const RowParameters &parameters, const RowState &state,
                     T factor, T *grad_t, T *grad_p) {
-        const auto one = are_wide(parameters) ? AsProbsIn<V, VecF64>::map : AsProbsIn<V, V>::map;
+        const auto one = state.held[kIsWide] != 0 ? AsProbsIn<V, VecF64>::map : AsProbsIn<V, V>::map;
         one(reader, row, parameters, state, factor, grad_t, grad_p);
     }
 };
