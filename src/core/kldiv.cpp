@@ -102,7 +102,8 @@ kldiv_status run_passes_over(Plan &plan, int requested, Poll &poll, int64_t grou
     const auto run = [&] {
         poll.cover(done, (done + to) / 2);  // nobody knows how many are left
         done = (done + to) / 2;
-        const int threads = choose_threads(requested, plan.work(groups * plan.group_rows * plan.row_size()), groups * plan.pieces);
+        const int64_t elements = groups * plan.group_rows * plan.row_size();
+        const int threads = choose_threads(requested, plan.work(elements), groups * plan.pieces);
         return run_on(plan, threads, groups * plan.pieces, poll, run_row_piece);
     };
     kldiv_status status;

@@ -12,11 +12,13 @@ namespace kldiv {
 
 constexpr int64_t kMaxPartials = 1 << 16;  // partial sums kept at a time: 512 KiB, twice that at the very worst
 constexpr int64_t kMaxStates = kMaxPartials * 8 / sizeof(RowState);
-constexpr int64_t kStateCost = 8;  // an element of a row with a state takes about as long as so many of a plain sum
 constexpr int64_t kGroupRows = 512;       // rows whose sums are kept at a time
 constexpr int64_t kFold = 16;             // classes, side by side, that few columns are read as: whole vectors always
 constexpr int64_t kFoldedColumns = 1024;  // kFold classes of few columns fill at most so many
 constexpr int64_t kLargestTile = 2048;    // elements of any tile that is packed or staged
+
+// An element of a row with a state takes about as long as so many of a plain sum.
+constexpr int64_t kStateCost = 8;
 
 // How one gradient leaves the kernel: written where it belongs, or by way of a tile that is then scattered or converted,
 // or copied past the caches.

@@ -83,8 +83,7 @@ inline double lane_sum(const typename W::Element *x, int64_t n, typename W::Elem
 
 // The first n of sixteen elements, and `absent` for the others.
 template <class V>
-inline void copy_first(const typename V::Element *src, int64_t n, typename V::Element absent,
-                       typename V::Element *to) {
+inline void copy_first(const typename V::Element *src, int64_t n, typename V::Element absent, typename V::Element *to) {
     for (int k = 0; k < kLanes; k += V::lanes) {
         const int count = static_cast<int>(n <= k ? 0 : n - k < V::lanes ? n - k : V::lanes);
         V::load_partial(reinterpret_cast<const char *>(src + k), count, absent).store(to + k);

@@ -190,7 +190,7 @@ struct KlLogits {
     static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
                        RowState &state) {
         if (state.pass == kRange) return reduce_row<V, Range<V>>(reader, row, parameters, state);
-        const auto sums = state.pass == kFarSums  ? reduce_row<V, Sums<V, Known::far>>
+        const auto sums = state.pass == kFarSums ? reduce_row<V, Sums<V, Known::far>>
                           : flag(state, kIsNear) ? reduce_row<V, Sums<V, Known::near>>
                                                  : reduce_row<V, Sums<V, Known::nothing>>;
         sums(reader, row, parameters, state);
