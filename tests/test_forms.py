@@ -109,7 +109,8 @@ def formula(name, arrays, forms, axis=-1, temperature=1.0, beta=0.5, work=None):
     rows_off = (abs(terms) * (1 + of_sums / ROUNDINGS) + off[0] + off[1]).sum(axis=axis)
     rows_off = ROUNDINGS * unit * rows_off
     if unit != np.finfo(work_type(*work)).eps:  # far rows have float32's digits
-        rows_off = np.where(rows > 0.12, np.maximum(rows_off, FAR * rows), rows_off)
+        most = np.maximum(1, np.maximum(t.sum(axis=axis), p.sum(axis=axis)))
+        rows_off = np.where(rows > 0.49 * most, np.maximum(rows_off, FAR * rows), rows_off)
     slopes, slopes_off = [], []
     for form, x, prob, slope in zip(forms, arrays, (t, p), by_probs, strict=True):
         with np.errstate(all="ignore"):
@@ -251,6 +252,70 @@ def test_rows_whose_probabilities_float32_has_not(isa, name, form, rows):
     arrays = [np.array([x], np.float32) for x in rows]
     ours = functions(name)[0](*arrays, form=form, reduction="none")
     np.testing.assert_allclose(ours, exact_form_rows(name, *arrays, (form, form)), rtol=1e-6)
+
+
+def most_alike(classes, first, temperature):
+    """Rows of one other class, and all others alike: where all roundings go the same way."""
+    arrays = np.zeros((2, 1, classes), np.float32)
+    arrays[0, 0, 0], arrays[1, 0, 0] = first
+    return *arrays, temperature
+
+
+@each_operation
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "temperature"),
+    [
+        most_alike(1025, (6.2, 4.7), 0.7),
+        most_alike(30721, (80.46928, 71.97462), 7),
+        most_alike(128001, (9.3417, 7.93447), 0.7),
+        most_alike(128001, (2.5, 8.441), 0.7),
+    ],
+    ids=["1025", "30721", "128001", "128001 the other way"],
+)
+def test_roundings_that_all_go_one_way(isa, name, y_true, y_pred, temperature):
+    keywords = {"form": "logits", "temperature": temperature, "reduction": "none"}
+    ours = functions(name)[0](y_true, y_pred, **keywords)
+    wide = (x.astype(np.float64) for x in (y_true, y_pred))
+    np.testing.assert_allclose(ours, functions(name)[0](*wide, **keywords), rtol=2e-6)
+
+
+@each_operation
+def test_counts_whose_sum_has_no_normal_inverse(isa, name):
+    counts = np.full((2, 1, 5120), 1e36, np.float32)
+    counts[1] = 1e30
+    counts[0].reshape(10, 512)[:, :16] = 3e38
+    counts[1, 0, :16] = 3.1e38
+    rows = functions(name)[0](*counts, form="counts", reduction="none")
+    exact = functions(name)[0](*counts.astype(np.float64), form="counts", reduction="none")
+    np.testing.assert_allclose(rows, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [1e-43, 1e-38])
+def test_a_smoothing_that_float32_has_not(isa, rng, smoothing):
+    logits = rng.normal(size=(3, 10)).astype(np.float32)
+    keywords = {
+        "form": ("labels", "logits"),
+        "label_smoothing": smoothing,
+        "reduction": "none",
+        "epsilon": 1e-7,
+    }
+    rows = kldiv_fast.jeffreys([1, 5, 9], logits, **keywords)
+    exact = kldiv_fast.jeffreys([1, 5, 9], logits.astype(np.float64), **keywords)
+    np.testing.assert_allclose(rows, exact, rtol=1e-6)
+
+
+@each_operation
+@pytest.mark.parametrize("forms", PAIRS_BY_ID.values(), ids=PAIRS_BY_ID)
+@pytest.mark.parametrize("payload", [0x7FC00001, 0xFFC00001, 0x7FC00101, 0xFFC001FF])
+def test_any_nan_is_nan(isa, rng, name, forms, payload):
+    """Whatever its sign and its other bits, in rows that are far apart."""
+    for side in range(2):
+        for dtype in (np.float32, np.float64):
+            arrays = [x.astype(dtype) for x in pair(rng, forms, (1, 20), np.float32)]
+            arrays[side][0, 7:8] = np.uint32([payload]).view(np.float32)
+            if dtype == np.float64:
+                arrays[side].view(np.uint64)[0, 7] |= np.uint64(0x7A2)  # R's NA
+            assert np.isnan(functions(name)[0](*arrays, form=forms, epsilon=None)), (side, dtype)
 
 
 @each_operation

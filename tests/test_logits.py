@@ -152,6 +152,45 @@ def test_near_but_for_a_class_that_is_hardly_there(isa, dtype, off, beyond):
         np.testing.assert_allclose(gradient / largest, exact / largest, rtol=0, atol=rtol)
 
 
+LEAST = np.finfo(np.float32).min
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "temperature"),
+    [
+        ([100, LEAST], [0, 0], 0.5),
+        ([0, -1e36], [1, 1], 1e-3),
+        ([8, 7.9, 7, LEAST], [0.01, -0.1, -1, -30], 0.5),
+        ([5, 4.9, 3, LEAST], [1, 0.9, -1, -9], 0.5),
+        ([5, LEAST], [0, 0], 0.5),
+        ([5, 4.9, LEAST], [4.9, 5, LEAST], 0.5),
+        ([2, 1, 0.5], [0.5, 1, 2], 1e30),
+    ],
+)
+@each_dtype
+def test_numbers_that_stand_for_nothing(isa, dtype, y_true, y_pred, temperature):
+    """The format's least number, as a mask: where the temperature makes it more than the format has. Up to a - b's rounding."""
+    y_true, y_pred = np.array([y_true], dtype), np.array([y_pred], dtype)
+    rows, *slopes = exact_logits(y_true, y_pred, temperature=temperature)
+    value, ours = gradients(y_true, y_pred, temperature=temperature, reduction="none")
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(value, rows, rtol=1000 * eps, atol=1e-45)
+    for gradient, exact in zip(ours, slopes, strict=True):
+        np.testing.assert_allclose(gradient, exact, rtol=1000 * eps, atol=16 * eps / temperature)
+
+
+@each_dtype
+@pytest.mark.parametrize("temperature", [1e-308, 1e-42, 1e42, 1e60])
+@pytest.mark.parametrize("classes", [3, 16, 20])
+def test_temperatures_whose_inverse_float32_has_not(isa, rng, dtype, temperature, classes):
+    y_true, y_pred = rng.normal(size=(2, 2, classes)).astype(dtype)
+    y_pred[:, 1] = 50  # another class than y_true's, for certain
+    rows = logits(y_true, y_pred, temperature=temperature, reduction="none")
+    assert np.all(rows >= 0) and not np.isnan(rows).any()
+    if temperature > 1:
+        np.testing.assert_allclose(rows, 0, atol=1e-30)
+
+
 @each_dtype
 @pytest.mark.parametrize("off", OFF)
 def test_slopes_however_near(isa, dtype, off):

@@ -86,7 +86,7 @@ template <class V>
 inline void copy_first(const typename V::Element *src, int64_t n, typename V::Element absent, typename V::Element *to) {
     for (int k = 0; k < kLanes; k += V::lanes) {
         const int count = static_cast<int>(n <= k ? 0 : n - k < V::lanes ? n - k : V::lanes);
-        V::load_partial(reinterpret_cast<const char *>(src + k), count, absent).store(to + k);
+        V::load_partial(reinterpret_cast<const char *>(src + (count == 0 ? 0 : k)), count, absent).store(to + k);
     }
 }
 

@@ -2,7 +2,8 @@
 //
 //   1. n = z / ln2 to the nearest whole number, by adding what leaves no room for a fraction; r = z - n ln2, in two steps
 //      of which the first is exact.
-//   2. e^r = 1 + (r + r^2 Q(r)); n goes to the exponent field.
+//   2. e^r = 1 + (r + r^2 Q(r)), times 2^n, whose exponent field is in the last bits of that sum: n and the field's bias.
+//      (A product, for an integer's sum could make a number of a NaN.)
 //
 // Every step is a correctly rounded operation: all ISAs with FMA give the same bits.
 #pragma once
@@ -20,14 +21,14 @@ struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-    static constexpr double lowest = -86, highest = 88, magic = 0x1.8p23;
+    static constexpr double lowest = -86, highest = 88, magic = 0x1.8p23 + 127;
     static constexpr double ln2_high = 0x1.62e4p-1, ln2_low = 0x1.7f7d1cp-20;
     static constexpr double q[] = {0x1.fffffcp-2, 0x1.555492p-3, 0x1.5558f2p-5, 0x1.1239d4p-7, 0x1.6a2448p-10};
 };
 
 template <>
 struct ExpConstants<double> {
-    static constexpr double lowest = -707, highest = 709, magic = 0x1.8p52;
+    static constexpr double lowest = -707, highest = 709, magic = 0x1.8p52 + 1023;
     static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
     static constexpr double q[] = {0x1.000000000000ap-1,  0x1.55555555554fap-3,  0x1.555555555088cp-5,
                                    0x1.1111111127b9cp-7,  0x1.6c16c18426638p-10, 0x1.a01a012a69225p-13,
@@ -48,8 +49,17 @@ inline V bounded_exponential(V z) {
     V r = V::fma(n, V::splat(static_cast<T>(-C::ln2_high)), z);
     r = V::fma(n, V::splat(static_cast<T>(-C::ln2_low)), r);
     const V near = V::add(V::fma(V::mul(r, r), polynomial(r, C::q), r), V::splat(1));
-    const V power = V::from_bits(V::add_bits(V::bits(near), V::to_exponent(V::bits(shifted))));
+    const V power = V::mul(near, V::from_bits(V::to_exponent(V::bits(shifted))));
     return V::select(V::less(z, V::splat(static_cast<T>(C::lowest))), V::splat(0), power);
+}
+
+// The factor that logits have, as the format has it: one that it lacks is the nearest, for nothing, or -inf, times 0 or
+// infinity would be NaN.
+template <class T>
+inline T inverse_in_format(double inverse) {
+    constexpr double least = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022,
+                     most = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
+    return static_cast<T>(inverse < least ? least : inverse > most ? most : inverse);
 }
 
 // The same of any z: that of `highest` beyond it.

@@ -4,7 +4,7 @@
 //     probs  t = x      counts  t = (x + c) / sum (x + c)      log_probs  t = e^x      logits  t = e^((x - max x) / T) / their sum
 //     labels  t = 1 for the label's class, or what smoothing leaves of it
 //
-// Up to three passes: the maxima of logits, what a row is divided by, the terms. Where neither side is given as
+// Up to three passes: the maxima of logits, what a row is divided by, the terms. And then perhaps two again: where neither side is given as
 // probabilities, two rows of numbers that nearly agree make probabilities that do so to more digits than float32 has:
 // rows of float32 that turn out to be near are done again, in float64; and all whose gradients are wanted, where slopes
 // and their mean may be as near.
@@ -90,13 +90,14 @@ struct ProbsState {
         clear(state);
     }
 
-    // Whether float32's probabilities t and p have digits enough. The value's relative error is at most theirs times
-    // (sum of t |log(t/p)|) / value, which is 1 + sqrt(2 / value) where both sum to 1: 5 at the bound.
+    // Whether float32's probabilities t and p have digits enough. Where both sum to 1, the relative error of kl is at most
+    // t's times (sum of t |log(t/p)|) / kl, which is 1 + sqrt(2 / kl), and p's times (sum of |t - p|) / kl, sqrt(2 / kl):
+    // 5 times in all at the bound.
     static bool is_far(const RowState &state) {
         double most = 1;
         for (int side = 0; side < kSides; ++side)
             if (state.held[kComesTo + side] > most) most = state.held[kComesTo + side];
-        return state.value >= 0.125 * most && state.value < kInfinity;
+        return state.value >= 0.5 * most && state.value < kInfinity;
     }
 };
 
@@ -113,7 +114,7 @@ struct ToProbs {
     ToProbs(const RowParameters &parameters, const RowState &state, int side)
         : form(parameters.forms[side]),
           high(static_cast<E>(state.held[ProbsState::kHigh + side])),
-          inverse(static_cast<E>(form == KLDIV_LOGITS ? parameters.inverse_temperature : 1)),
+          inverse(inverse_in_format<E>(form == KLDIV_LOGITS ? parameters.inverse_temperature : 1)),
           pseudocount(static_cast<E>(parameters.pseudocount)),
           factor(static_cast<E>(
               is_normalised(form) && state.pass != ProbsState::kSums ? 1 / state.held[ProbsState::kSum + side] : 1)),
@@ -175,9 +176,15 @@ struct ToProbs {
         return to;
     }
 
+    static constexpr E kLeast = E(0x1p-126);
+    static bool is_subnormal(E x) { return x != 0 && x < kLeast; }
+
     // A segment's part of kComesTo.
     double comes_to(const E *t, int64_t n, E lowest) const {
-        if (form == KLDIV_COUNTS) return lowest < E(0x1p-100) ? kInfinity : 0;
+        const bool is_lost = form == KLDIV_COUNTS ? lowest < E(0x1p-100) || factor < kLeast || is_subnormal(pseudocount)
+                             : form == KLDIV_LABELS ? is_subnormal(cold)
+                                                    : false;
+        if (is_lost) return kInfinity;
         return form == KLDIV_LOG_PROBS ? lane_sum<W>(t, n, 0, [](W v, int64_t) { return v; }) : 0;
     }
 
@@ -276,7 +283,7 @@ struct AsProbsIn {
         const bool grows[] = {parameters.kernels->grows_with_log_t, parameters.kernels->grows_with_log_p};
         for (int side = 0; side < kSides; ++side) {
             state.held[S::kComesTo + side] += sides[side].comes_to(probs[side], n, lowest[side]);
-            if (grows[side] && lowest[side] < ToProbs<W>::kFloor)
+            if (grows[side] && is_log(sides[side].form) && lowest[side] < ToProbs<W>::kFloor)
                 state.held[S::kLacking] += sides[side].lacking(x[side], probs[1 - side], n);
             if (dots && is_normalised(parameters.forms[side]))
                 state.held[S::kDot + side] += dot(probs[side], buffers.slopes[side], n);

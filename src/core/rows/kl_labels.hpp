@@ -51,18 +51,14 @@ struct KlLabels {
         state.pass = kRowDone;
     }
 
-    // The exponents of a row's elements. A temperature whose inverse the format doesn't have is the nearest that it has:
-    // nothing, -inf, times 0 would be NaN.
+    // The exponents of a row's elements.
     template <class V>
     struct Exponents {
         using T = typename V::Element;
-        static constexpr double kLeast = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022,
-                                kMost = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
         V high, inverse;
         Exponents(const RowParameters &parameters, const RowState &state)
             : high(V::splat(static_cast<T>(state.held[kHigh]))),
-              inverse(V::splat(static_cast<T>(bounded(parameters.inverse_temperature)))) {}
-        static double bounded(double x) { return x < kLeast ? kLeast : x > kMost ? kMost : x; }
+              inverse(V::splat(inverse_in_format<T>(parameters.inverse_temperature))) {}
         V operator()(V x) const { return V::mul(V::sub(x, high), inverse); }
     };
 

@@ -115,7 +115,7 @@ struct KlLogits {
         Scale(const RowParameters &parameters, const RowState &state)
             : center(of(state.held[kCenter])),
               shift(of((state.held[kHighB] - state.held[kHighA]) + state.held[kCenter])),
-              inverse(of(parameters.inverse_temperature)) {
+              inverse(V::splat(inverse_in_format<T>(parameters.inverse_temperature))) {
             for (int l = 0; l < kLanes; l += V::lanes) {
                 of(state.held[kHighA]).store(high_a + l);
                 of(state.held[kHighB]).store(high_b + l);
@@ -161,7 +161,7 @@ struct KlLogits {
             V &s = sums[0][k], &e = sums[kE - kS][k], &psi = sums[kPsi - kS][k], &others = sums[kOther - kS][k];
             s = V::add(s, weight);
             e = V::add(e, weighted);
-            if constexpr (Of == Known::far) {  // where c makes both maxima one, to rounding
+            if constexpr (Of == Known::far) {  // of exponents near 0 at most: see looks_far
                 others = V::add(others, bounded_exponential(scale.exponent_b(k, b)));
                 return;
             }
@@ -206,11 +206,15 @@ struct KlLogits {
         for (int sum = kS; sum <= kOther; ++sum) state.held[sum] = 0;
     }
 
-    // Whether all of a and b are finite, and their differences so various that the rows can hardly be near each other. (Of
-    // normal ones of 1,000 classes, kl is then 0.2 or more.)
+    // Whether all of a and b are finite, and their differences so various that the rows can hardly be near each other (of
+    // normal ones of 1,000 classes, kl is then 0.4 or more), yet not beyond what the format's products and sums hold. As c
+    // is one of the differences, or between two, their range is the largest |a - b - c|.
     static bool looks_far(const RowState &state, const RowParameters &parameters) {
-        const double range = (state.held[kHighD] - state.held[kLowD]) * parameters.inverse_temperature;
-        return state.held[kLowA] > -kInfinity && range > 4 && range < kInfinity;
+        const double *held = state.held, inverse = parameters.inverse_temperature;
+        const double range = held[kHighD] - held[kLowD], off = (held[kHighB] - held[kHighA]) + held[kCenter];
+        const bool makes_maxima_one = off * inverse <= 1 && off * inverse >= -1;
+        return held[kLowA] > -kInfinity && range * inverse > 6 && range * inverse < 0x1p64 && range < 0x1p64 &&
+               makes_maxima_one;
     }
 
     // Whether all |x + shift| <= 1, and a is finite.
@@ -235,10 +239,11 @@ struct KlLogits {
         const double log_ratio = log_of(held[kOther] / held[kS]), far = mean + log_ratio;
         if (far > 0.125 * (1 + magnitude)) return finish(parameters, state, far, log_ratio);
         const double psi = held[kPsi] / held[kS], y = psi - mean, gap = log1p_gap(y), near = psi - gap;
-        const bool is_off = state.pass == kFarSums || psi > 16 * near || magnitude > 1;
-        if (is_off && state.pass != kSumsAgain) {
-            center_at<T>(state, held[kCenter] + mean / parameters.inverse_temperature, parameters);
-            state.pass = kSumsAgain;
+        const bool only_looked_far = state.pass == kFarSums, is_off = psi > 16 * near || magnitude > 1;
+        if (only_looked_far || (is_off && state.pass != kSumsAgain)) {
+            const double by = magnitude > 1 || !only_looked_far ? mean / parameters.inverse_temperature : 0;
+            center_at<T>(state, held[kCenter] + by, parameters);
+            state.pass = only_looked_far && by == 0 ? kSums : kSumsAgain;
             return;
         }
         finish(parameters, state, near < 0 ? 0 : near, y > -0.3 && y < 0.3 ? y - gap : log_ratio);
