@@ -466,7 +466,8 @@ def form_targets(own, peers):
             what = f"{label(shape)} logits: times faster than {name}"
             ratio = peers[shape][name] / peers[shape]["kl logits"]
             targets.append(Target(what, ratio, bound, True))
-        if kldiv_fast.current_isa() == "avx512":
+        undisturbed = own[shape]["limit"] <= own[shape][of_forms.REFERENCE]  # which reads as much
+        if kldiv_fast.current_isa() == "avx512" and undisturbed:
             ratio = own[shape]["kl logits"] / own[shape]["limit"]
             targets.append(Target(f"{label(shape)} logits: times the limit", ratio, 2.5))
     return targets
