@@ -40,7 +40,7 @@ kldiv_status run_whole_rows(Plan &plan, int requested, Poll &poll, double &total
     const std::unique_ptr<double[]> partials = tasks == 1 ? nullptr : allocate<double>(tasks);
     if (tasks > 1 && !partials) return KLDIV_NO_MEMORY;
     plan.partial = tasks == 1 ? &plan.alone : partials.get();
-    const int threads = choose_threads(requested, plan.work(plan.elements()), tasks);
+    const int threads = choose_threads(requested, plan.cost() * plan.elements(), tasks);
     const kldiv_status status =
         run_on(plan, threads, tasks, poll, plan.rowwise != nullptr ? run_row_groups : run_groups);
     if (status != KLDIV_OK) return status;
@@ -103,7 +103,7 @@ kldiv_status run_passes_over(Plan &plan, int requested, Poll &poll, int64_t grou
         poll.cover(done, (done + to) / 2);  // nobody knows how many are left
         done = (done + to) / 2;
         const int64_t elements = groups * plan.group_rows * plan.row_size();
-        const int threads = choose_threads(requested, plan.work(elements), groups * plan.pieces);
+        const int threads = choose_threads(requested, plan.cost() * elements, groups * plan.pieces);
         return run_on(plan, threads, groups * plan.pieces, poll, run_row_piece);
     };
     kldiv_status status;

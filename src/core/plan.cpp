@@ -26,7 +26,7 @@ constexpr int64_t kPackedColumns = 1024;  // columns of a tile that is packed in
 // a loop that only copies gains a sixth by it, though a last-level cache of 32 MB could hold them.)
 constexpr int64_t kStreamed = int64_t{8} << 20;
 
-int64_t least_block(const Plan &plan) { return plan.rowwise != nullptr ? kSmallBlock / kStateCost : kSmallBlock; }
+int64_t least_block(const Plan &plan) { return kSmallBlock / plan.cost(); }
 
 int64_t block_size(const Plan &plan) {
     const int64_t most = plan.rowwise != nullptr ? kLargestPass : kLargeBlock;

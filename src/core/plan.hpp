@@ -80,8 +80,8 @@ struct Plan {
 
     int64_t row_size() const { return runs.size() * class_axis.extent; }
     int64_t elements() const { return batch.size() * row_axis.extent * row_size(); }
-    // Of so many elements, in those of a plain sum.
-    int64_t work(int64_t elements) const { return rowwise != nullptr ? elements * kStateCost : elements; }
+    // Of an element, in those of a plain sum.
+    int64_t cost() const { return rowwise != nullptr ? kStateCost : 1; }
     bool in_place() const { return t_in_place && p_in_place; }
     bool staged() const { return gradients() && way != Way::direct; }
     bool needs_scratch() const { return gradients() && (columns || staged() || !in_place()); }

@@ -53,6 +53,13 @@ inline V bounded_exponential(V z) {
     return V::select(V::less(z, V::splat(static_cast<T>(C::lowest))), V::splat(0), power);
 }
 
+// The same of any z: that of `highest` beyond it.
+template <class V>
+inline V exponential(V z) {
+    using T = typename V::Element;
+    return bounded_exponential(V::smaller(V::splat(static_cast<T>(ExpConstants<T>::highest)), z));
+}
+
 // The factor that logits have, as the format has it: one that it lacks is the nearest, for nothing, or -inf, times 0 or
 // infinity would be NaN.
 template <class T>
@@ -60,13 +67,6 @@ inline T inverse_in_format(double inverse) {
     constexpr double least = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022,
                      most = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
     return static_cast<T>(inverse < least ? least : inverse > most ? most : inverse);
-}
-
-// The same of any z: that of `highest` beyond it.
-template <class V>
-inline V exponential(V z) {
-    using T = typename V::Element;
-    return bounded_exponential(V::smaller(V::splat(static_cast<T>(ExpConstants<T>::highest)), z));
 }
 
 // (e^-x - 1 + x) / x^2 for x in [-1, 1]: between 0.36 and 0.72, so that nothing cancels where it is used.

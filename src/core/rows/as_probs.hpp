@@ -276,9 +276,10 @@ struct AsProbsIn {
         const E *probs[kSides];
         E lowest[kSides];
         make_probs(sides, x, n, label, buffers, probs, lowest);
-        const bool has_gradients = sizeof(E) == sizeof(double) || !makes_both(parameters);
-        const bool dots = has_gradients && ((parameters.gradients[kTrue] && is_normalised(parameters.forms[kTrue])) ||
-                                            (parameters.gradients[kPred] && is_normalised(parameters.forms[kPred])));
+        const bool is_last =  // of the rounds over a row; see next
+            sizeof(E) == sizeof(double) || !makes_both(parameters);
+        const bool dots = is_last && ((parameters.gradients[kTrue] && is_normalised(parameters.forms[kTrue])) ||
+                                      (parameters.gradients[kPred] && is_normalised(parameters.forms[kPred])));
         state.held[S::kTerms] += dots ? slopes(probs, n, parameters, buffers) : terms(probs, n, parameters);
         const bool grows[] = {parameters.kernels->grows_with_log_t, parameters.kernels->grows_with_log_p};
         for (int side = 0; side < kSides; ++side) {

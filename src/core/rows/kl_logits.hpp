@@ -145,6 +145,7 @@ struct KlLogits {
     struct Sums {
         using T = typename V::Element;
         static constexpr int kCount = kOther - kS + 1;
+        static constexpr int kUnused = Of == Known::near ? kOther - kS : Of == Known::far ? kPsi - kS : kCount;
         Scale<V> scale;
         V sums[kCount][kVectors<V>];
         double totals[kCount] = {};
@@ -177,8 +178,7 @@ struct KlLogits {
         }
         void end_segment() {
             for (int i = 0; i < kCount; ++i)
-                if (i != (Of == Known::near ? kOther - kS : Of == Known::far ? kPsi - kS : kCount))
-                    totals[i] += V::tree_sum(sums[i]);
+                if (i != kUnused) totals[i] += V::tree_sum(sums[i]);
             clear();
         }
         void store(RowState &state) const {
