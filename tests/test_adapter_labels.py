@@ -77,6 +77,24 @@ def test_torch_is_cross_entropy(torch, rng):
     allclose(ours, torch.nn.functional.cross_entropy(logits, labels))
 
 
+def test_several_class_axes(torch, jax, rng):
+    """Numbered as in NumPy's functions, whether they are read in place or made one-hot rows."""
+    y_pred, labels = numbers(rng, "logits", (3, 4, 5)), rng.integers(0, 15, 4)
+    keywords = {"form": ("labels", "logits"), "axis": (0, 2)}
+    expected = kldiv_fast.kl(labels, y_pred, reduction="none", **keywords)
+    for values in (
+        kldiv_fast.torch.kl(
+            torch.from_numpy(labels), torch.from_numpy(y_pred), reduction="none", **keywords
+        ),
+        torch.compile(kldiv_fast.torch.kl, backend="eager")(
+            torch.from_numpy(labels), torch.from_numpy(y_pred), reduction="none", **keywords
+        ),
+        kldiv_fast.jax.kl(labels, y_pred, reduction="none", **keywords),
+        jax.jit(lambda t, p: kldiv_fast.jax.kl(t, p, reduction="none", **keywords))(labels, y_pred),
+    ):
+        allclose(np.asarray(values), expected)
+
+
 def test_torch_s_gradcheck(torch, rng):
     labels, logits = torch.tensor([1, 0, 4]), torch.randn(3, 5, dtype=torch.float64)
     labels_kl = lambda x: kldiv_fast.torch.kl(labels, x, form=("labels", "logits"))

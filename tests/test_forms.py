@@ -571,6 +571,93 @@ def test_labels_however_the_classes_lie(isa, rng, shape, form):
     assert same(label_kl(labels, twice), (rows, gradient))
 
 
+def flattened(x, axes):
+    """With one class axis, the last, for several: numbered as NumPy's reshape numbers them."""
+    last = np.moveaxis(x, axes, range(-len(axes), 0))
+    return last.reshape(*last.shape[: -len(axes)], -1)
+
+
+def laid(x, order, steps):
+    """The same array: its axes in memory in an order, backwards where a step is -1, with gaps where it is not 1."""
+    room = np.zeros([abs(step) * n for step, n in zip(steps, x.shape, strict=True)], x.dtype)
+    room = room.transpose(order).copy().transpose(np.argsort(order))
+    view = room[tuple(slice(None, None, step) for step in steps)]
+    view[...] = x
+    return view
+
+
+@pytest.mark.parametrize("axis", [(1, 2), (2, 0), (-3, 1), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("form", ["probs", "logits"])
+def test_labels_of_several_class_axes(isa, rng, form, axis):
+    """A class's number does not depend on how the axes lie in memory, nor on their order among the arguments."""
+    y_pred = numbers(rng, form, (3, 4, 5))
+    axes = sorted(i % 3 for i in axis)
+    flat = flattened(y_pred, axes)
+    labels = rng.integers(0, flat.shape[-1], flat.shape[:-1])
+    keywords = {"form": ("labels", form), "reduction": "none"}
+    rows, gradient = kldiv_fast.kl_value_and_grad(labels, flat, **keywords)
+    shape = [1 if i in axes else n for i, n in enumerate(y_pred.shape)]
+    for order in itertools.permutations(range(3)):
+        for steps in itertools.product((1, -1, -2), repeat=3):
+            view = laid(y_pred, order, steps)
+            again, by_pred = kldiv_fast.kl_value_and_grad(labels, view, axis=axis, **keywords)
+            np.testing.assert_allclose(again, rows, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(flattened(by_pred, axes), gradient, rtol=1e-5, atol=1e-7)
+            as_keras = kldiv_fast.kl(labels.reshape(shape), view, axis=axis, **keywords)
+            assert same(as_keras, again)
+
+
+@pytest.mark.parametrize("axis", [(0, 2), (1, 2)], ids=str)
+@pytest.mark.parametrize("form", ["probs", "logits"])
+def test_labels_of_several_class_axes_in_pieces(isa, rng, form, axis):
+    """Long rows are cut, inside a run of neighbours and between runs."""
+    y_pred = numbers(rng, form, (3, 3, 60_000))
+    flat = flattened(y_pred, axis)
+    labels = rng.integers(0, flat.shape[-1], flat.shape[:-1])
+    labels[:2] = 0, flat.shape[-1] - 1
+    keywords = {"form": ("labels", form), "reduction": "none"}
+    rows, gradient = kldiv_fast.kl_value_and_grad(labels, flat, **keywords)
+    for order in itertools.permutations(range(3)):
+        view = laid(y_pred, order, (1, 1, -1))
+        found = [
+            kldiv_fast.kl_value_and_grad(labels, view, axis=axis, num_threads=threads, **keywords)
+            for threads in (1, 2)
+        ]
+        assert same(*found)
+        again, by_pred = found[0]
+        np.testing.assert_allclose(again, rows, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(flattened(by_pred, axis), gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_labels_of_several_class_axes_that_repeat(rng):
+    """Along some the elements are the same again, which have numbers of their own."""
+    y_pred = np.broadcast_to(numbers(rng, "logits", (4, 1, 5)), (4, 3, 5))
+    labels = np.array([0, 7, 14, 5])
+    for array in (y_pred, y_pred.transpose(0, 2, 1)):
+        flat = array.reshape(4, -1)
+        keywords = {"form": ("labels", "logits"), "reduction": "none"}
+        rows, gradient = kldiv_fast.kl_value_and_grad(labels, array, axis=(1, 2), **keywords)
+        expected, slopes = kldiv_fast.kl_value_and_grad(labels, flat, **keywords)
+        np.testing.assert_allclose(rows, expected, rtol=1e-5)
+        np.testing.assert_allclose(gradient.reshape(4, -1), slopes, rtol=1e-5, atol=1e-7)
+
+
+def test_labels_of_several_class_axes_where_some_are_left_out(rng):
+    y_pred, where = numbers(rng, "logits", (6, 3, 4)), rng.random((6, 3, 4)) < 0.7
+    labels, there = rng.integers(0, 12, 6), where.reshape(6, 12)
+    there[range(6), labels] = True
+    keywords = {"form": ("labels", "logits"), "reduction": "none"}
+    rows = kldiv_fast.kl(labels, y_pred, axis=(1, 2), where=where, **keywords)
+    expected = kldiv_fast.kl(labels, y_pred.reshape(6, 12), where=there, **keywords)
+    np.testing.assert_allclose(rows, expected, rtol=1e-5)
+    there[4, labels[4]] = False
+    with pytest.raises(ValueError, match="y_true has in row 4 a label whose class where leaves"):
+        kldiv_fast.kl(labels, y_pred, axis=(1, 2), where=where, **keywords)
+    labels[2] = 12
+    with pytest.raises(ValueError, match=r"the label 12 in row 2; expected one in \[0, 12\)"):
+        kldiv_fast.kl(labels, y_pred, axis=(1, 2), where=where, **keywords)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1, 20])
 @pytest.mark.parametrize("above", [-200, -3, 0, 3, 12, 30, 60], ids=str)
 @each_dtype
@@ -673,7 +760,7 @@ BAD_LABELS = {
     "floats": (dict(y_true=L * 1.0), TypeError, "y_true is of dtype float64; expected integers"),
     "bools": (dict(y_true=L > 1), TypeError, "y_true is of dtype bool; expected integers"),
     "rows": (dict(y_true=L[:2]), ValueError, "y_true has shape (2,); expected labels that broadcast with the rows' shape (3,)"),
-    "axes": (dict(axis=(0, 1)), ValueError, "axis is (0, 1); expected one axis of y_pred"),
+    "axes": (dict(axis=(0, 1)), ValueError, "y_true has shape (3,); expected labels that broadcast"),
     "smoothing": (dict(label_smoothing=1.5), ValueError, "label_smoothing is 1.5; expected a number in [0, 1]"),
     "smoothing of none": (dict(label_smoothing=0.1, form="logits", y_true=X), ValueError, "label_smoothing is 0.1, which is for labels alone"),
     "ignored": (dict(ignore_class=1.5), TypeError, "ignore_class is of type float; expected an integer, or None"),

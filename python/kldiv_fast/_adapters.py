@@ -58,7 +58,7 @@ def one_hot(xp, labels, pred, keywords, settings, dtype, values_of):
     known, *beside = [None if x is None else values_of(x) for x in (labels, mask, where)]
     if known is not None:
         _meaning.check_values(known, at, *beside, shape)
-    rows = _formulas.one_hot(xp, labels, pred.shape[at], at, smoothing, dtype, where)
+    rows = _formulas.one_hot(xp, labels, pred.shape, at, smoothing, dtype, where)
     return rows, keywords | {"mask": mask}, settings._replace(true_form="probs")
 
 

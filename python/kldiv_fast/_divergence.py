@@ -235,7 +235,7 @@ def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
     if where is not None:
         check_where(where, shape)
     check_values(labels, at, mask, where, shape)
-    return labels.astype(np.int64), mask
+    return labels.astype(np.int64, copy=False), mask
 
 
 def _arrange(true, pred, axis, weights, where=None):

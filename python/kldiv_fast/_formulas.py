@@ -5,6 +5,7 @@ operation: 0 log 0 is 0, a negative makes the term infinite, and NaN goes throug
 """
 
 import functools
+import math
 
 from kldiv_fast._meaning import LOGS
 from kldiv_fast._operations import ENTRIES
@@ -104,14 +105,16 @@ def present(xp, form, x, where, pseudocount):
     return x if where is None else xp.where(where, x, -xp.inf if form in LOGS else 0)
 
 
-def one_hot(xp, labels, classes, axis, smoothing, dtype, where):
-    """Along `axis`, where `labels` have one element, the probabilities of the classes; NaN of a label that is none there."""
-    numbers = xp.arange(classes).reshape([-1 if i == axis else 1 for i in range(labels.ndim)])
+def one_hot(xp, labels, shape, axes, smoothing, dtype, where):
+    """Along `axes` of a shape, where `labels` have one element, the classes' probabilities; NaN of a label that is none there."""
+    lengths = [n if i in axes else 1 for i, n in enumerate(shape)]
+    classes = math.prod(lengths)
+    numbers = xp.arange(classes).reshape(lengths)
     cold = smoothing / classes
     hot, cold, nan = (xp.asarray(x, dtype=dtype) for x in (1 - smoothing + cold, cold, xp.nan))
     is_label, is_hot = (labels >= 0) & (labels < classes), labels == numbers
     if where is not None:
-        is_label = is_label & ((is_hot & ~where).sum(axis=axis, keepdims=True) == 0)
+        is_label = is_label & ((is_hot & ~where).sum(axis=axes, keepdims=True) == 0)
     return xp.where(is_label, xp.where(is_hot, hot, cold), nan)
 
 

@@ -272,16 +272,11 @@ def check_where(where, shape):
 
 
 def place_labels(labels, pred_shape, axis):
-    """Labels with an axis of length 1 in the classes' place, of y_pred's rank; and that axis. A view."""
-    axes = check_axes(axis, len(pred_shape))
-    if len(axes) != 1:
-        raise ValueError(
-            f"axis is {axis!r}; expected one axis of y_pred, whose classes are labelled"
-        )
-    (at,) = axes
-    if len(labels.shape) == len(pred_shape) and labels.shape[at] == 1:
-        labels = _drop_axis(labels, at)  # as Keras's sparse losses have it
-    rows = tuple(pred_shape[:at]) + tuple(pred_shape[at + 1 :])
+    """Labels with axes of length 1 in the classes' place, of y_pred's rank; and those axes. A view."""
+    at = check_axes(axis, len(pred_shape))
+    if len(labels.shape) == len(pred_shape) and all(labels.shape[i] == 1 for i in at):
+        labels = _drop_axes(labels, at)  # as Keras's sparse losses have it
+    rows = tuple(n for i, n in enumerate(pred_shape) if i not in at)
     shape = tuple(labels.shape)
     try:
         broadcast(shape, rows)
@@ -293,8 +288,8 @@ def place_labels(labels, pred_shape, axis):
         raise ValueError(
             f"y_true has shape {shape}; expected labels that broadcast with the rows' shape {rows}"
         )
-    shape = (1,) * (len(rows) - len(shape)) + shape
-    return labels.reshape((*shape[:at], 1, *shape[at:])), at
+    lengths = iter((1,) * (len(rows) - len(shape)) + shape)
+    return labels.reshape([1 if i in at else next(lengths) for i in range(len(pred_shape))]), at
 
 
 def check_values(labels, at, mask, where, shape):
@@ -302,14 +297,17 @@ def check_values(labels, at, mask, where, shape):
 
     `shape`: of labels and y_pred together.
     """
-    of_rows = labels.squeeze(at)
-    check_range(of_rows, mask, shape[at])
+    of_rows, classes = labels.squeeze(at), math.prod(shape[i] for i in at)
+    check_range(of_rows, mask, classes)
     if where is not None:
-        check_there(of_rows, mask, np.moveaxis(np.broadcast_to(where, shape), at, -1))
+        last = np.moveaxis(np.broadcast_to(where, shape), at, range(-len(at), 0))
+        check_there(of_rows, mask, last.reshape(*last.shape[: len(shape) - len(at)], classes))
 
 
 def check_range(labels, mask, classes):
     """Refuse labels of rows that count (NumPy's arrays, one element a row) which are no class."""
+    if not labels.size or (labels.min() >= 0 and labels.max() < classes):
+        return  # without an array of the rows' size
     wrong = ((labels < 0) | (labels >= classes)) & that_count(labels, mask)
     if wrong.any():
         row = tuple(np.argwhere(wrong)[0])
@@ -354,7 +352,7 @@ def counting(labels, at, ignored, mask):
     """`mask`, without the rows whose label is `ignored`. `labels`: as place_labels gives them."""
     if ignored is None:
         return mask
-    labels = _drop_axis(labels, at)
+    labels = _drop_axes(labels, at)
     try:
         counts = labels != ignored
     except OverflowError:  # PyTorch and JAX, of a number that no label of theirs can be
@@ -421,7 +419,7 @@ def attach_weights(arrays, rows, weights):
             given = [x[..., np.newaxis] for x in given]
         else:
             last = len(rows) - 1
-            arrays, rows = [_drop_axis(x, last) for x in arrays], rows[:-1]
+            arrays, rows = [_drop_axes(x, (last,)) for x in arrays], rows[:-1]
     elif len(shape) == len(rows) + 1 and shape[-1] == 1:
         if len(rows) == 1:
             arrays, rows = [x[:, np.newaxis] for x in arrays], (*rows, 1)
@@ -457,8 +455,8 @@ def _rows_beside(rows, weight, mask):
     return rows
 
 
-def _drop_axis(x, axis):
-    return x[(slice(None),) * axis + (0,)]
+def _drop_axes(x, axes):
+    return x[tuple(0 if i in axes else slice(None) for i in range(x.ndim))]
 
 
 def divisor(reduction, rows, weights, sum_of):

@@ -123,7 +123,8 @@ _FORMS = {
     "counts": "non-negative numbers, which are divided by their sum over `axis`; a row of zeros is NaN",
     "log_probs": "logarithms of probabilities, taken as they are; -inf is a probability of 0",
     "logits": "softmax(x / `temperature`) over `axis` makes probabilities of them; -inf is a probability of 0",
-    "labels": "of `y_true` alone, integers of the rows' shape: the class whose probability is 1",
+    "labels": "of `y_true` alone, integers of the rows' shape: the number of the class whose probability is 1, "
+    "with the last of several class axes fastest",
 }
 
 _AXIS = """\

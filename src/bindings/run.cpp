@@ -159,12 +159,12 @@ void raise_status(kldiv_status status) {
     if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
 }
 
-// One class axis, along which there is one label for each row.
-void check_labels(const py::array &labels, const Nest &nest) {
+// One label for each row.
+void check_labels(const py::array &labels, int class_ndim) {
     const kldiv_operand operand = input(labels);
     if (operand.dtype != KLDIV_INT64 || operand.swapped != 0) throw py::type_error("labels must be int64");
-    if (nest.ndim != nest.batch_ndim + 1 || labels.shape(labels.ndim() - 1) != 1)
-        throw py::value_error("labels must have one class axis, of length 1");
+    for (int i = 1; i <= class_ndim; ++i)
+        if (labels.shape(labels.ndim() - i) != 1) throw py::value_error("labels must have class axes of length 1");
 }
 
 // ---- What Python calls ----
@@ -178,7 +178,7 @@ py::object run(const py::array &y_true, const py::array &y_pred, int class_ndim,
                const std::optional<py::function> &progress, int operation, double beta, double scale,
                const Forms &forms, double temperature, double smoothing, double pseudocount, const Optional &where) {
     Nest nest = nest_of(y_true, y_pred, class_ndim, batch_shape);
-    if (forms.first == KLDIV_LABELS) check_labels(y_true, nest);
+    if (forms.first == KLDIV_LABELS) check_labels(y_true, class_ndim);
     kldiv_problem problem{};
     problem.batch_ndim = nest.batch_ndim;
     problem.class_ndim = class_ndim;

@@ -34,14 +34,14 @@ struct Span {
 };
 Span span_of(const Plan &plan, int64_t piece);
 
-// visit(where a run's part begins) for each run of the span.
+// visit(where a run's part begins, with which of the row's classes) for each run of the span.
 template <class Visit>
 void each_run(const Plan &plan, const Cursor &at, const Span &span, const Visit &visit) {
     for (int64_t o = span.first_run; o < span.last_run; ++o) {
         Cursor run = at;
         run.seek(plan.runs, o);
         run.advance(plan.class_axis, span.from);
-        visit(run);
+        visit(run, o * plan.class_axis.extent + span.from);
     }
 }
 

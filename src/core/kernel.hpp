@@ -20,7 +20,7 @@ struct Tile {
     int64_t cols;
     const uint8_t *mask;  // row_sums may leave out rows where it is 0; nullptr: none
     int64_t mask_stride;
-    int64_t first = 0;  // the number of the first column among the row's classes; for labels alone
+    int64_t first = 0;  // the place of the first column among the row's classes; for labels alone
 };
 
 // Where a tile's gradients go: rows of elements side by side, in the format that the kernel computes in (float64 for
@@ -85,7 +85,7 @@ struct RowParameters {
 struct RowState {
     double value;
     int64_t pass;  // the next one, or kRowDone
-    int64_t label;
+    int64_t label;  // its class's place among the row's
     double held[14];  // the operation's own
 };
 constexpr int64_t kRowDone = -1;

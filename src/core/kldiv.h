@@ -62,8 +62,8 @@ typedef enum {
     KLDIV_COUNTS,    /* x / the row's sum, each x with `pseudocount` added */
     KLDIV_LOG_PROBS, /* e^x */
     KLDIV_LOGITS,    /* softmax(x / temperature) over the row's classes */
-    KLDIV_LABELS,    /* y_true alone, int64 and native: the row's class, in [0, classes), whose probability is 1. There
-                        is one class axis, along which y_true doesn't move, and no gradient with respect to it */
+    KLDIV_LABELS,    /* y_true alone, int64 and native: the row's class, in [0, classes), whose probability is 1. The
+                        last class axis counts fastest; y_true moves along none, and has no gradient */
     KLDIV_FORM_COUNT
 } kldiv_form;
 

@@ -87,11 +87,16 @@ inline int64_t reach(const kldiv_axis &axis) {
     return std::llabs(axis.strides[KLDIV_Y_TRUE]) + std::llabs(axis.strides[KLDIV_Y_PRED]);
 }
 
+// Whether the inputs go backwards along an axis.
+inline bool is_backwards(const kldiv_axis &axis) {
+    return axis.strides[KLDIV_Y_TRUE] <= 0 && axis.strides[KLDIV_Y_PRED] <= 0 && reach(axis) != 0;
+}
+
 // Backwards along an axis is forwards from its other end.
 inline void flip_negative(Nest &nest, Cursor &start) {
     for (int i = 0; i < nest.ndim; ++i) {
         kldiv_axis &axis = nest.axes[i];
-        if (axis.strides[KLDIV_Y_TRUE] > 0 || axis.strides[KLDIV_Y_PRED] > 0 || reach(axis) == 0) continue;
+        if (!is_backwards(axis)) continue;
         start.advance(axis, axis.extent - 1);
         for (int64_t &stride : axis.strides) stride = -stride;
     }

@@ -209,6 +209,26 @@ Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
     for (int k = 0; k < KLDIV_OPERANDS; ++k) start.at[k] = static_cast<char *>(of[k].data);
 }
 
+void ClassOrder::set(const Nest &numbered) {
+    Nest sorted;
+    for (int i = 0; i < numbered.ndim; ++i) {
+        sorted.push(numbered.axes[i]);
+        sorted.axes[i].strides[KLDIV_LABEL] = i;  // which along classes means nothing
+    }
+    sort_by_reach(sorted);
+    ndim_ = numbered.ndim;
+    int64_t step = 1, place = 1;
+    for (int i = ndim_ - 1; i >= 0; --i) {
+        const kldiv_axis &axis = numbered.axes[i];
+        axes_[i].extent = axis.extent, axes_[i].step = step, axes_[i].backwards = is_backwards(axis);
+        step *= axis.extent;
+    }
+    for (int i = ndim_ - 1; i >= 0; --i) {
+        axes_[sorted.axes[i].strides[KLDIV_LABEL]].place = place;
+        place *= sorted.axes[i].extent;
+    }
+}
+
 Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     Plan plan(problem.options, problem.operands);
     plan.wanted = choose_wanted(problem, value_wanted);
@@ -219,6 +239,7 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     const int ndim = problem.batch_ndim + problem.class_ndim;
     for (int i = 0; i < ndim; ++i)
         (i < problem.batch_ndim ? plan.batch : classes).push(relevant(problem.axes[i], problem.operands));
+    if (plan.has(KLDIV_LABEL)) plan.class_order.set(plan.runs);
     for (Nest *nest : {&plan.batch, &plan.runs}) {
         flip_negative(*nest, plan.start);
         coalesce(*nest);
@@ -226,7 +247,6 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     plan.class_axis = classes.pop();
     plan.row_axis = pop_rows(plan.batch, plan.row_parts);
     plan.columns = !plan.plain && !rowwise && worth_columns(plan);
-    plan.backwards = plan.has(KLDIV_LABEL) && problem.axes[problem.batch_ndim].strides[KLDIV_Y_PRED] < 0;
     complete(plan);
     return plan;
 }

@@ -34,6 +34,31 @@ struct RowOperands {
     bool has(kldiv_role role) const { return operands[role].data != nullptr; }
 };
 
+// The order in which a plan comes to a row's classes, which are numbered with the last class axis fastest.
+class ClassOrder {
+    struct Axis {
+        int64_t extent, step;  // from one class to the next along it, in numbers
+        int64_t place;         // the same in the plan's order
+        bool backwards;
+    };
+    Axis axes_[KLDIV_MAX_AXES];
+    int ndim_ = 0;
+
+public:
+    ClassOrder() {}                  // the axes stay unset: see nest.hpp
+    void set(const Nest &numbered);  // the class axes as they are given
+    int64_t place_of(int64_t number) const {
+        int64_t place = 0;
+        for (int i = 0; i < ndim_; ++i) {
+            const Axis &axis = axes_[i];
+            const int64_t at = i == ndim_ - 1 ? number : number / axis.step;  // the last one's step is 1
+            number -= at * axis.step;
+            place += (axis.backwards ? axis.extent - 1 - at : at) * axis.place;
+        }
+        return place;
+    }
+};
+
 // Everything that a task needs, made once for a call. The unit of work is a group of neighbouring rows times a piece
 // of their classes. It is read in tiles: by row_sums, along the classes, or in column mode by column_sums, along the rows.
 struct Plan {
@@ -53,7 +78,7 @@ struct Plan {
     const RowwiseFunctions *rowwise = nullptr;  // or of one whose rows have a state
     Parameters parameters;
     RowParameters row_parameters;  // where rows have a state
-    bool backwards = false;        // the one class axis of labels is: the last class comes first
+    ClassOrder class_order;        // of labels
 
     Wanted wanted = Wanted::none;
     Way way = Way::direct;

@@ -32,7 +32,7 @@ struct Beginnings {
         if (mask != nullptr && mask[row] == 0)  // whose label may be anything
             state.value = 0, state.pass = kRowDone;
         else if (labels != nullptr)
-            state.label = plan.backwards ? plan.class_axis.extent - 1 - labels[row] : labels[row];
+            state.label = plan.class_order.place_of(labels[row]);
     }
 };
 
@@ -50,13 +50,13 @@ void each_tile(const Plan &plan, const Cursor &at, int64_t rows, const Span &spa
                const Visit &visit) {
     const bool whole = plan.in_place() && !plan.staged();
     const int64_t most_rows = whole ? rows : plan.tile_rows, most_cols = whole ? span.count : plan.tile_cols;
-    each_run(plan, at, span, [&](Cursor run) {
+    each_run(plan, at, span, [&](Cursor run, int64_t first) {
         for (int64_t r = 0; r < rows; r += most_rows, run.advance(plan.row_axis, most_rows)) {
             Cursor cell = run;
             for (int64_t c = 0; c < span.count; c += most_cols, cell.advance(plan.class_axis, most_cols)) {
                 const int64_t n = std::min(most_rows, rows - r), m = std::min(most_cols, span.count - c);
                 Tile tile = tile_at(plan, cell, n, m, work);
-                tile.first = span.from + c;
+                tile.first = first + c;
                 visit(tile, cell, r);
             }
         }

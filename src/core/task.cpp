@@ -188,7 +188,7 @@ void sum_piece(const Plan &plan, const Group &group, int64_t piece, Workspace &w
     if (!plan.gradients() && all_masked(plan.rows(), group)) return;
     if (plan.has(KLDIV_MASK) && plan.row_parts.ndim != 0 && !plan.columns) read_mask(plan.rows(), group, work.mask);
     const Span span = span_of(plan, piece);
-    each_run(plan, group.at, span, [&](const Cursor &run) {
+    each_run(plan, group.at, span, [&](const Cursor &run, int64_t) {
         plan.columns ? add_columns(plan, run, group.rows, span.count, work)
                      : add_rows(plan, run, group.rows, span.count, work);
     });

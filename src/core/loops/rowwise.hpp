@@ -50,7 +50,7 @@ const typename Load::Vec::Element *read_segment(const char *src, int64_t n, type
 // Some classes of one row.
 struct RowPart {
     const char *t, *p;
-    int64_t n, first;  // how many, and the first one's number
+    int64_t n, first;  // how many, and the first one's place
 };
 
 template <class T>
