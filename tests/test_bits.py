@@ -45,10 +45,18 @@ def digest(values):
     return int(splitmix64(bits ^ np.arange(bits.size, dtype=np.uint64)).sum(dtype=np.uint64))
 
 
+def labels_of(shape):
+    """One for each row and for each column, which both have."""
+    numbers = splitmix64(np.arange(max(shape), dtype=np.uint64)) >> np.uint64(1)
+    return (numbers % np.uint64(min(shape))).astype(np.int64)
+
+
 def read(row):
     name, dtype, shape, parameter, *expected = row
     rows, classes = map(int, shape.split("x"))
     t, p = (samples(dtype, first, rows * classes).reshape(rows, classes) for first in (0, 1 << 30))
+    if "/labels-" in name:
+        t = labels_of(p.shape)
     return (t, p, float(parameter), name), [int(x, 16) for x in expected]
 
 
@@ -71,16 +79,21 @@ def bits(t, p, parameter, name="kl", num_threads=0):
             a, b, 1, (len(a),), None, None, out, epsilon, num_threads, *gradients, **options
         )
 
+    def inputs(axis):
+        along = np.moveaxis(p, axis, -1)
+        return (t[: len(along), np.newaxis] if t.ndim == 1 else np.moveaxis(t, axis, -1)), along
+
     def rows(axis):
         # float32 inputs give float32 rows; the core's own are float64.
-        out = np.empty(t.shape[1 - axis])
-        run(*(np.moveaxis(x, axis, -1) for x in (t, p)), out)
+        out = np.empty(p.shape[1 - axis])
+        run(*inputs(axis), out)
         return out
 
-    total = np.array(run(t, p, None))
-    grads = np.empty((2, *t.shape), np.float64 if t.dtype == np.float64 else np.float32)
-    upstream = np.ones(len(t))  # for each row: gradients of rows, not of a sum over everything
-    run(t, p, np.empty(len(t)), upstream, *grads)
+    total = np.array(run(*inputs(1), None))
+    grads = np.zeros((2, *p.shape), np.float64 if p.dtype == np.float64 else np.float32)
+    upstream = np.ones(len(p))  # for each row: gradients of rows, not of a sum over everything
+    by_true = None if t.ndim == 1 else grads[0]
+    run(*inputs(1), np.empty(len(p)), upstream, by_true, grads[1])
     return total, rows(1), rows(0), grads.astype(np.float64)
 
 
@@ -94,8 +107,11 @@ def test_bits_of_the_table(isa, row):
         others = bits(*arguments)
         # An exponent up to 10 is rounded as much more than its exponential is.
         times = 10 if "/" in arguments[3] else 1
-        for ours, theirs in zip((total, rows, columns, gradients), others, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=3e-7 * times, atol=5e-7 * times)
+        # A gradient has a difference of exponents as a factor, and is divided by the temperature.
+        of_gradients = times / arguments[2] if "/" in arguments[3] else times
+        found = zip((total, rows, columns, gradients), others, strict=True)
+        for (ours, theirs), n in zip(found, (times, times, times, of_gradients), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=3e-7 * n, atol=5e-7 * n)
     else:
         found = [
             int(total.view(np.uint64)),

@@ -1,4 +1,5 @@
 // Prints the exact result of every case on one ISA (the argument; default: the best): what tests/bits.txt holds.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <initializer_list>
@@ -45,14 +46,14 @@ kldiv_options options_of(kldiv_operation operation, Forms forms, double paramete
     return options;
 }
 
-// Both gradients of every row, y_true's first.
+// Both gradients of every row, y_true's first, which labels have none of.
 template <class Result>
 std::vector<double> gradients(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype dtype, Shape shape,
                               const kldiv_options &options) {
     const int64_t n = shape.rows * shape.classes;
     std::vector<Result> grads(2 * n);
-    kldiv_rows(&options, dtype, t.data(), p.data(), shape.rows, shape.classes, nullptr, nullptr, grads.data(),
-               grads.data() + n);
+    kldiv_rows(&options, dtype, t.data(), p.data(), shape.rows, shape.classes, nullptr, nullptr,
+               options.y_true_form == KLDIV_LABELS ? nullptr : grads.data(), grads.data() + n);
     return std::vector<double>(grads.begin(), grads.end());
 }
 
@@ -62,8 +63,10 @@ double run(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype d
     const int64_t size = size_of(dtype), row = shape.classes * size;
     const kldiv_axis rows = {shape.rows, {row, row}}, classes = {shape.classes, {size, size}};
     kldiv_axis axes[2] = {down ? classes : rows, down ? rows : classes};
+    const bool labels = options.y_true_form == KLDIV_LABELS;
+    if (labels) axes[0].strides[KLDIV_Y_TRUE] = 8, axes[1].strides[KLDIV_Y_TRUE] = 0;
     kldiv_problem problem = {1, 1, axes, {}, options};
-    problem.operands[KLDIV_Y_TRUE] = {const_cast<char *>(t.data()), dtype, 0};
+    problem.operands[KLDIV_Y_TRUE] = {const_cast<char *>(t.data()), labels ? KLDIV_INT64 : dtype, 0};
     problem.operands[KLDIV_Y_PRED] = {const_cast<char *>(p.data()), dtype, 0};
     if (out != nullptr) {
         out->assign(axes[0].extent, 0);
@@ -75,9 +78,20 @@ double run(const std::vector<char> &t, const std::vector<char> &p, kldiv_dtype d
     return total;
 }
 
+// One for each row and for each column, which both have.
+std::vector<char> labels_of(Shape shape) {
+    std::vector<char> bytes(8 * std::max(shape.rows, shape.classes));
+    for (size_t i = 0; i < bytes.size() / 8; ++i) {
+        const int64_t label = static_cast<int64_t>(splitmix64(i) >> 1) % std::min(shape.rows, shape.classes);
+        std::memcpy(&bytes[8 * i], &label, 8);
+    }
+    return bytes;
+}
+
 void print_case(kldiv_operation operation, Forms forms, int d, Shape shape, double parameter) {
     const int64_t n = shape.rows * shape.classes;
-    const std::vector<char> t = samples(kDtypes[d], 0, n), p = samples(kDtypes[d], 1u << 30, n);
+    const std::vector<char> t = forms.y_true == KLDIV_LABELS ? labels_of(shape) : samples(kDtypes[d], 0, n),
+                            p = samples(kDtypes[d], 1u << 30, n);
     const kldiv_options options = options_of(operation, forms, parameter);
     std::vector<double> rows, columns;
     run(t, p, kDtypes[d], shape, false, options, &rows);
@@ -119,5 +133,7 @@ int main(int argc, char **argv) {
     print_cases(KLDIV_JSD, {KLDIV_LOGITS, KLDIV_COUNTS}, {1});
     print_cases(KLDIV_GENERALIZED_KL, {KLDIV_LOG_PROBS, KLDIV_PROBS}, {1});
     print_cases(KLDIV_JEFFREYS, {KLDIV_COUNTS, KLDIV_LOG_PROBS}, {1});
+    print_cases(KLDIV_KL, {KLDIV_LABELS, KLDIV_LOGITS}, {1, 0.1});
+    print_cases(KLDIV_KL, {KLDIV_LABELS, KLDIV_PROBS}, {1});
     return 0;
 }
