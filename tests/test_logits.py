@@ -9,6 +9,7 @@ import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given
 from isas import on_each_isa
 from kldiv_fast import generalized_kl, kl, kl_value_and_grad
@@ -304,6 +305,81 @@ def test_far_apart(isa, dtype):
 # ---- special values ----
 
 INF, NAN = np.inf, np.nan
+# ---- rows that go on otherwise than they begin ----
+
+
+def and_then(first, rest):
+    """Half of a row, and the other."""
+    return np.concatenate([first, rest], axis=-1)
+
+
+def halves(rng, rows, n, off):
+    a = 3 * rng.standard_normal((rows, n))
+    return a, a + off * rng.standard_normal(a.shape)
+
+
+# Of so many rows and half so many classes as are wanted, y_true and y_pred: what the first half promises of the second.
+GOES_ON = {
+    "rising": lambda a, b, n: (a + np.linspace(0, 60, 2 * n), b + np.linspace(0, 50, 2 * n)),
+    "falling": lambda a, b, n: (a - np.linspace(0, 60, 2 * n), b - np.linspace(0, 50, 2 * n)),
+    "against each other": lambda a, b, n: (a + np.linspace(0, 9, 2 * n), b - np.linspace(0, 9, 2 * n)),
+    "moved a little": lambda a, b, n: (a, b + np.repeat([0, 0.6], n)),
+    "moved": lambda a, b, n: (a, b + np.repeat([0, 7], n)),
+    "about another number": lambda a, b, n: (a + np.repeat([0, 20], n), b + np.repeat([0, 400], n)),
+    "one class": lambda a, b, n: (a, b + 9 * (np.arange(2 * n) == 2 * n - 1)),
+    "one class that is all": lambda a, b, n: (a + 50 * (np.arange(2 * n) == 2 * n - 1), b),
+    "the same": lambda a, b, n: (a, and_then(b[:, :n], a[:, n:])),
+    "the same, and more probable": lambda a, b, n: (a + np.repeat([0, 25], n), and_then(b[:, :n], a[:, n:] + 25)),
+    "far apart": lambda a, b, n: (a, and_then(b[:, :n], -a[:, n:])),
+}  # fmt: skip
+
+
+@pairwise(
+    isa=kldiv_fast.available_isas(),
+    goes_on=list(GOES_ON),
+    off=[0, 1e-3, 0.1, 1, 4],
+    shape=[(40, 30), (6, 700), (1, 20_000)],
+    order=["C", "F"],
+    temperature=[1.0, 0.5],
+    dtype=[np.float32, np.float64],
+)
+def test_rows_that_go_on_otherwise_than_they_begin(
+    isa, rng, goes_on, off, shape, order, temperature, dtype
+):
+    """What is added up ahead, about what the row's beginning shows, stands the test of all of it, or is done anew."""
+    rows, n = shape
+    a, b = GOES_ON[goes_on](*halves(rng, rows, 2 * n, off), n)
+    a, b = (x.astype(dtype, order=order) for x in (a, b))
+    values = logits(a, b, temperature=temperature, reduction="none")
+    close_rows(values, a, b, temperature=temperature)
+    assert np.all(values >= 0)
+    ours, found = gradients(a, b, temperature=temperature, reduction="none")
+    assert same(ours, values)
+    close_gradients(found, a, b, temperature=temperature)
+    for threads in (1, 2):
+        again = logits(a, b, temperature=temperature, reduction="none", num_threads=threads)
+        assert same(again, values)
+
+
+@each_dtype
+@pytest.mark.parametrize("classes", [40, 1400, 20_000])
+@pytest.mark.parametrize("off", [0, 1e-3, 1, 4])
+def test_rows_that_end_in_nothing(isa, rng, dtype, classes, off):
+    """A class that neither has is not there; one that y_true alone has makes the row infinite; NaN goes through."""
+    a, b = (x.astype(dtype) for x in halves(rng, 1, classes, off))
+    expected = logits(a[:, :-1], b[:, :-1])
+    ended = [np.array(x) for x in (a, b)]
+    for x in ended:
+        x[:, -1] = -INF
+    np.testing.assert_allclose(logits(*ended), expected, rtol=RTOL[dtype], atol=1e-30)
+    assert logits(a, ended[1]) == INF
+    lost = np.log1p(np.exp(np.float64(b[0, -1]) - scipy.special.logsumexp(b[0, :-1].astype(float))))
+    np.testing.assert_allclose(logits(ended[0], b), expected + lost, rtol=2 * RTOL[dtype])
+    b[:, -1] = NAN
+    assert np.isnan(logits(a, b))
+    assert np.isnan(logits(b, a))
+
+
 SPECIAL = {
     "y_pred is -inf where y_true is not": ([0, 1, 2], [0, -INF, 2], INF),
     "both are -inf": ([0, -INF, 1], [0.5, -INF, 2], None),

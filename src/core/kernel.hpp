@@ -86,7 +86,7 @@ struct RowState {
     double value;
     int64_t pass;  // the next one, or kRowDone
     int64_t label;  // its class's place among the row's
-    double held[14];  // the operation's own
+    double held[15];  // the operation's own
 };
 constexpr int64_t kRowDone = -1;
 
@@ -96,7 +96,7 @@ struct RowwiseFunctions {
     // One pass over the rows' elements; a state may be that of a part of its row.
     void (*reduce)(const Tile &, const RowParameters &, RowState *states);
     // Of two parts of a row, after the same pass.
-    void (*merge)(RowState &into, const RowState &from);
+    void (*merge)(const RowParameters &, RowState &into, const RowState &from);
     // After a pass over whole rows: whether any wants another one.
     bool (*next)(const RowParameters &, RowState *states, int64_t rows);
     // Gradients, of rows that are done.

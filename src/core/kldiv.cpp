@@ -87,7 +87,7 @@ bool merge_pieces(Plan &plan, int64_t groups) {
             if (states[r].pass == kRowDone) continue;
             states[r] = partial[r];
             for (int64_t piece = 1; piece < plan.pieces; ++piece)
-                plan.rowwise->merge(states[r], partial[piece * plan.group_rows + r]);
+                plan.rowwise->merge(plan.row_parameters, states[r], partial[piece * plan.group_rows + r]);
         }
         again |= plan.rowwise->next(plan.row_parameters, states, rows);
     }

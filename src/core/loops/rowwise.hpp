@@ -3,7 +3,7 @@
 //
 // An operation (Rows) says what a row's state begins with, how the states of two parts of a row become one (merge), and what
 // comes after a pass over all of it (next: another, or its value); and for the vector class V of its elements
-//     reduce<V>        the pass that a state wants, over some classes of its row
+//     reduce<V>        the pass that a state wants, over some classes of its row, which come in order
 //     map<V>           the gradients of a row that is done
 // Those that read both sides side by side have them from reduce_row and map_row, whose Pass says
 //     step             sixteen elements' part of it, V::lanes at a time
@@ -60,11 +60,21 @@ T element_at(const T *x, int64_t i) {  // whose address may be any
     return value;
 }
 
+// While a segment is computed with, memory brings the next: left to themselves processors would read it when it is due.
+// What doesn't exist there, or is no memory at all, does no harm.
+template <class T>
+inline void prefetch_next(const T *x) {
+    __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(x) + kSegment * sizeof(T)));
+}
+
 // visit(vector, its first element's number) for all of n elements; what is absent from the last vector reads as `absent`.
 template <class W, class Visit>
 inline void each_vector(const typename W::Element *x, int64_t n, typename W::Element absent, const Visit &visit) {
     int64_t i = 0;
-    for (; i + W::lanes <= n; i += W::lanes) visit(W::load(reinterpret_cast<const char *>(x + i)), i);
+    for (; i + W::lanes <= n; i += W::lanes) {
+        prefetch_next(x + i);
+        visit(W::load(reinterpret_cast<const char *>(x + i)), i);
+    }
     if (i < n) visit(W::load_partial(reinterpret_cast<const char *>(x + i), static_cast<int>(n - i), absent), i);
 }
 
@@ -96,22 +106,34 @@ struct Sixteens {
     using T = typename V::Element;
     alignas(64) T wide_t[kSegment], wide_p[kSegment], last_t[kLanes], last_p[kLanes];
 
-    // visit(t, p, their number in the row, how many there are) for each sixteen; end() after each segment.
-    template <class Visit, class End>
-    void each(const Reader<T> &reader, const RowPart &row, const Visit &visit, const End &end) {
+    // visit(t, p, the first one's number in the row, how many there are) for each segment.
+    template <class Visit>
+    void each_segment(const Reader<T> &reader, const RowPart &row, const Visit &visit) {
         for (int64_t from = 0; from < row.n; from += kSegment) {
             const int64_t count = row.n - from < kSegment ? row.n - from : kSegment;
-            const T *at_t = reader.read(row.t + from * reader.size, count, wide_t),
-                    *at_p = reader.read(row.p + from * reader.size, count, wide_p);
-            for (int64_t i = 0; i < count; i += kLanes) {
-                const int64_t left = count - i;
-                if (left >= kLanes)
-                    visit(at_t + i, at_p + i, from + i, kLanes);
-                else
-                    visit(fill(at_t + i, left, last_t), fill(at_p + i, left, last_p), from + i, left);
-            }
-            end();
+            visit(reader.read(row.t + from * reader.size, count, wide_t),
+                  reader.read(row.p + from * reader.size, count, wide_p), from, count);
         }
+    }
+    // visit(t, p, their number in the segment, how many there are) for each sixteen of a segment.
+    template <class Visit>
+    void each(const T *t, const T *p, int64_t n, const Visit &visit) {
+        int64_t i = 0;
+        for (; i + kLanes <= n; i += kLanes) {
+            prefetch_next(t + i), prefetch_next(p + i);
+            visit(t + i, p + i, i, int64_t{kLanes});
+        }
+        if (i < n) visit(fill(t + i, n - i, last_t), fill(p + i, n - i, last_p), i, n - i);
+    }
+    // pass.step for all of a segment.
+    template <class Pass>
+    void step(const T *t, const T *p, int64_t n, Pass &pass) {
+        each(t, p, n, [&](const T *at_t, const T *at_p, int64_t, int64_t present) {
+            if (present < kLanes) pass.show_last(static_cast<int>(present));
+            KLDIV_KEEP_LOOP
+            for (int k = 0; k < kLanes / V::lanes; ++k)
+                pass.step(k, load(at_t + k * V::lanes), load(at_p + k * V::lanes));
+        });
     }
     static const T *fill(const T *src, int64_t n, T *last) {
         copy_first<V>(src, n, element_at(src, 0), last);
@@ -127,15 +149,10 @@ __attribute__((noinline)) void reduce_row(const Reader<typename V::Element> &rea
     using T = typename V::Element;
     Sixteens<V> sixteens;
     Pass pass(parameters, state);
-    sixteens.each(
-        reader, row,
-        [&](const T *at_t, const T *at_p, int64_t, int64_t present) {
-            if (present < kLanes) pass.show_last(static_cast<int>(present));
-            KLDIV_KEEP_LOOP
-            for (int k = 0; k < kLanes / V::lanes; ++k)
-                pass.step(k, Sixteens<V>::load(at_t + k * V::lanes), Sixteens<V>::load(at_p + k * V::lanes));
-        },
-        [&] { pass.end_segment(); });
+    sixteens.each_segment(reader, row, [&](const T *t, const T *p, int64_t, int64_t n) {
+        sixteens.step(t, p, n, pass);
+        pass.end_segment();
+    });
     pass.store(state);
 }
 
@@ -144,22 +161,22 @@ __attribute__((noinline)) void map_row(const Reader<typename V::Element> &reader
                                        typename V::Element *grad_t, typename V::Element *grad_p) {
     using T = typename V::Element;
     Sixteens<V> sixteens;
-    sixteens.each(
-        reader, row,
-        [&](const T *at_t, const T *at_p, int64_t at, int64_t present) {
+    sixteens.each_segment(reader, row, [&](const T *t, const T *p, int64_t from, int64_t n) {
+        sixteens.each(t, p, n, [&](const T *at_t, const T *at_p, int64_t i, int64_t present) {
             KLDIV_KEEP_LOOP
             for (int l = 0; l < present; l += V::lanes) {
                 const Gradients<V> grad = map.step(Sixteens<V>::load(at_t + l), Sixteens<V>::load(at_p + l));
                 const int left = static_cast<int>(present - l);
                 const auto store = [&](V x, T *to) {
                     if (to == nullptr) return;
-                    left < V::lanes ? x.store_partial(to + at + l, left) : x.store(to + at + l);
+                    to += from + i + l;
+                    left < V::lanes ? x.store_partial(to, left) : x.store(to);
                 };
                 store(grad.t, grad_t);
                 store(grad.p, grad_p);
             }
-        },
-        [] {});
+        });
+    });
 }
 
 inline RowPart row_of(const Tile &tile, int64_t r) {

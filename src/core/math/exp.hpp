@@ -107,6 +107,8 @@ inline double log_of(double x) {
     return 2 * first_of(half);
 }
 
+inline double exponential_of(double z) { return first_of(exponential(VecF64::splat(z))); }
+
 // y - log(1 + y), with all its digits near 0, where with s = y / (2 + y) it is s (y - 2 s^2 Q(s^2)).
 inline double log1p_gap(double y) {
     if (!(y > -1.0 / 3 && y < 0.5)) return y - log_of(1 + y);

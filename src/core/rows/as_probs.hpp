@@ -62,7 +62,7 @@ struct ProbsState {
         for (int total = kSum; total <= kLacking; ++total) state.held[total] = 0;
     }
 
-    static void merge(RowState &into, const RowState &from) {
+    static void merge(const RowParameters &, RowState &into, const RowState &from) {
         for (int side = 0; side < kSides; ++side) {
             double &high = into.held[kHigh + side], &sum = into.held[kSum + side];
             if (into.pass == kHighest) high = from.held[kHigh + side] > high ? from.held[kHigh + side] : high;

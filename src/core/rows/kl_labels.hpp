@@ -22,7 +22,7 @@ struct KlLabels {
         state.held[kAtLabel] = state.held[kOthers] = 0;
     }
 
-    static void merge(RowState &into, const RowState &from) {
+    static void merge(const RowParameters &, RowState &into, const RowState &from) {
         if (into.pass == kSum) {
             into.held[kOthers] += from.held[kOthers];
             return;

@@ -12,9 +12,11 @@
 //
 //     KL = E + log(sum e^b / S)
 //
-// A row takes two passes: one for the maxima and the range of a - b, which c is read off, one for the sums, without Psi
-// where that range is wide. Where the row is near all the same, or where that c turns out a bad one (two maxima that say
-// little about the rest), a third with c moved by E.
+// A row takes one pass where its first segment tells what to add up: where that is far from the other's, E and both sums
+// of exponentials; where it is near, E and Psi. Each segment is added up once its maxima are known, relative to the largest
+// numbers so far, about the c of the first one. Other rows take two passes: one for the maxima and the range of a - b, which
+// c is read off, one for the sums. Where c turns out a bad one (two maxima that say little about the rest), there is one
+// more, with c moved by E.
 //
 // Gradients, with d = log(t / p):     a: t (d - KL) / T = t (x - E) / T     b: (p - t) / T = t (e^-d - 1) / T
 #pragma once
@@ -39,10 +41,11 @@ struct KlLogits {
         kLogRatio,  // log(sum e^b / S)
         kIsNear,    // all |x| <= 1
         kIsClose,   // all |d| <= 1
+        kAhead,     // what the first pass adds up (an Ahead), about the c of the row's beginning, e^b on its own scale;
+        kMoved,     // and how far that was from the c that the sums are now about, over T
     };
-    enum Pass { kRange, kFarSums, kSums, kSumsAgain };
-    // What is known of a row's x: nothing, that all |x| <= 1, or that all are finite and Psi need not be known.
-    enum class Known { nothing, near, far };
+    enum Pass { kRange, kSums, kSumsAgain };
+    enum Ahead { kUndecided, kNearSums, kFarSums, kGaveUp };
 
     static bool flag(const RowState &state, Held which) { return state.held[which] != 0; }
 
@@ -50,19 +53,57 @@ struct KlLogits {
         state.pass = kRange;
         state.held[kHighA] = state.held[kHighB] = state.held[kHighD] = -kInfinity;
         state.held[kLowA] = state.held[kLowD] = kInfinity;
+        for (int sum = kS; sum <= kOther; ++sum) state.held[sum] = 0;
+        state.held[kIsNear] = state.held[kMoved] = 0;
+        state.held[kAhead] = kUndecided;
     }
 
-    static void merge(RowState &into, const RowState &from) {
-        if (into.pass == kRange) {
-            for (int high = kHighA; high <= kHighD; ++high) raise(into.held[high], from.held[high]);
-            for (int low = kLowA; low <= kLowD; ++low) lower(into.held[low], from.held[low]);
-        } else {
-            for (int sum = kS; sum <= kOther; ++sum) into.held[sum] += from.held[sum];
+    static void merge(const RowParameters &parameters, RowState &into, const RowState &from) {
+        if (into.pass == kRange) return merge_first_pass(parameters, into, from);
+        add_sums(into, from);
+    }
+    static void merge_first_pass(const RowParameters &parameters, RowState &into, RowState from) {
+        const double high_a = into.held[kHighA], high_b = into.held[kHighB];
+        const double from_high_a = from.held[kHighA], from_high_b = from.held[kHighB];
+        for (int high = kHighA; high <= kHighD; ++high)
+            into.held[high] = from.held[high] = larger(into.held[high], from.held[high]);
+        for (int low = kLowA; low <= kLowD; ++low) into.held[low] = smaller(into.held[low], from.held[low]);
+        if (into.held[kAhead] != kFarSums || from.held[kAhead] != kFarSums) {
+            into.held[kAhead] = kGaveUp;
+            return;
         }
+        shrink_sums(parameters, into, high_a, high_b);
+        shrink_sums(parameters, from, from_high_a, from_high_b);
+        move_center(parameters, from, into.held[kCenter]);
+        into.held[kMoved] = larger(into.held[kMoved], from.held[kMoved]);
+        add_sums(into, from);
+    }
+    static void add_sums(RowState &into, const RowState &from) {
+        for (int sum = kS; sum <= kOther; ++sum) into.held[sum] += from.held[sum];
     }
 
-    static void raise(double &into, double from) { into = from > into ? from : into; }
-    static void lower(double &into, double from) { into = from < into ? from : into; }
+    static double larger(double a, double b) { return a > b ? a : b; }
+    static double smaller(double a, double b) { return a < b ? a : b; }
+
+    // ---- The sums of the first pass, which move with the row's maxima ----
+
+    // What was added up is smaller beside the row's new maxima.
+    static void shrink_sums(const RowParameters &parameters, RowState &state, double from_a, double from_b) {
+        double *held = state.held;
+        const double of_a = shrinking(parameters, from_a, held[kHighA]),
+                     of_b = shrinking(parameters, from_b, held[kHighB]);
+        held[kS] *= of_a, held[kE] *= of_a, held[kPsi] *= of_a, held[kOther] *= of_b;
+    }
+    static double shrinking(const RowParameters &parameters, double from, double to) {
+        return from < to && from > -kInfinity ? exponential_of((from - to) * parameters.inverse_temperature) : 1;
+    }
+
+    static void move_center(const RowParameters &parameters, RowState &state, double to) {
+        const double by = (state.held[kCenter] - to) * parameters.inverse_temperature;
+        state.held[kE] += by * state.held[kS];
+        state.held[kMoved] = larger(state.held[kMoved], by < 0 ? -by : by);
+        state.held[kCenter] = to;
+    }
 
     // ---- Passes over elements ----
 
@@ -75,7 +116,7 @@ struct KlLogits {
         static constexpr int kHighs = kHighD - kHighA + 1, kLows = kLowD - kLowA + 1;
         V high[kHighs][kVectors<V>], low[kLows][kVectors<V>];
 
-        Range(const RowParameters &, const RowState &) {
+        Range() {
             for (auto &vectors : high)
                 for (V &x : vectors) x = V::splat(-kInfinity);
             for (auto &vectors : low)
@@ -90,18 +131,22 @@ struct KlLogits {
             low[0][k] = V::smaller(a, low[0][k]);
             low[1][k] = V::smaller(d, low[1][k]);
         }
-        void end_segment() {}
+        double highest(Held which) const {
+            const V(&vectors)[kVectors<V>] = high[which - kHighA];
+            V all = vectors[0];
+            for (int k = 1; k < kVectors<V>; ++k) all = V::larger(vectors[k], all);
+            return static_cast<double>(all.highest());
+        }
+        double lowest(Held which) const {
+            const V(&vectors)[kVectors<V>] = low[which - kLowA];
+            V all = vectors[0];
+            for (int k = 1; k < kVectors<V>; ++k) all = V::smaller(vectors[k], all);
+            return -static_cast<double>(V::sub(V::splat(0), all).highest());
+        }
         void store(RowState &state) const {
-            for (int i = 0; i < kHighs; ++i) {
-                V all = high[i][0];
-                for (int k = 1; k < kVectors<V>; ++k) all = V::larger(high[i][k], all);
-                raise(state.held[kHighA + i], static_cast<double>(all.highest()));
-            }
-            for (int i = 0; i < kLows; ++i) {
-                V all = low[i][0];
-                for (int k = 1; k < kVectors<V>; ++k) all = V::smaller(low[i][k], all);
-                lower(state.held[kLowA + i], -static_cast<double>(V::sub(V::splat(0), all).highest()));
-            }
+            double *held = state.held;
+            for (int i = kHighA; i <= kHighD; ++i) held[i] = larger(highest(static_cast<Held>(i)), held[i]);
+            for (int i = kLowA; i <= kLowD; ++i) held[i] = smaller(lowest(static_cast<Held>(i)), held[i]);
         }
     };
 
@@ -130,8 +175,9 @@ struct KlLogits {
             copy_first<V>(high_b, present, static_cast<T>(kInfinity), high_b);
         }
         V exp_a(int k, V a) const { return bounded_exponential(V::mul(V::sub(a, at(high_a, k)), inverse)); }
-        V exponent_b(int k, V b) const { return V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse); }
-        V exp_b(int k, V b) const { return exponential(exponent_b(k, b)); }
+        V exp_b(int k, V b) const { return exponential(V::mul(V::add(V::sub(b, at(high_b, k)), shift), inverse)); }
+        // On b's own scale.
+        V own_exp_b(int k, V b) const { return bounded_exponential(V::mul(V::sub(b, at(high_b, k)), inverse)); }
         V difference(V a, V b) const { return V::mul(V::sub(V::sub(a, b), center), inverse); }
         // For any a and b. Where a is no part of the row, any number beyond 1, for its weight is 0.
         V any_difference(V a, V b) const {
@@ -141,11 +187,11 @@ struct KlLogits {
         }
     };
 
-    template <class V, Known Of>
+    // The sums of a segment, and of the row. `Near`: all |x| <= 1.
+    template <class V, bool Near>
     struct Sums {
         using T = typename V::Element;
-        static constexpr int kCount = kOther - kS + 1;
-        static constexpr int kUnused = Of == Known::near ? kOther - kS : Of == Known::far ? kPsi - kS : kCount;
+        static constexpr int kCount = Near ? kPsi - kS + 1 : kOther - kS + 1;
         Scale<V> scale;
         V sums[kCount][kVectors<V>];
         double totals[kCount] = {};
@@ -157,28 +203,24 @@ struct KlLogits {
         }
         void show_last(int present) { scale.show_last(present); }
         void step(int k, V a, V b) {
-            const V x = Of == Known::nothing ? scale.any_difference(a, b) : scale.difference(a, b);
+            const V x = Near ? scale.difference(a, b) : scale.any_difference(a, b);
             const V weight = scale.exp_a(k, a), weighted = V::mul(weight, x);
-            V &s = sums[0][k], &e = sums[kE - kS][k], &psi = sums[kPsi - kS][k], &others = sums[kOther - kS][k];
+            V &s = sums[0][k], &e = sums[kE - kS][k], &psi = sums[kPsi - kS][k];
             s = V::add(s, weight);
             e = V::add(e, weighted);
-            if constexpr (Of == Known::far) {  // of exponents near 0 at most: see looks_far
-                others = V::add(others, bounded_exponential(scale.exponent_b(k, b)));
-                return;
-            }
             const V near = V::fma(V::mul(weighted, x), bregman_quotient(x), psi);
-            if constexpr (Of == Known::near) {
+            if constexpr (Near) {
                 psi = near;
-                return;
+            } else {
+                V &others = sums[kOther - kS][k];
+                const V other = scale.exp_b(k, b);
+                const V far = V::add(psi, V::add(V::sub(other, weight), weighted));
+                psi = V::select(V::less(V::mul(x, x), V::splat(1)), near, far);
+                others = V::add(others, other);
             }
-            const V other = scale.exp_b(k, b);
-            const V far = V::add(psi, V::add(V::sub(other, weight), weighted));
-            psi = V::select(V::less(V::mul(x, x), V::splat(1)), near, far);
-            others = V::add(others, other);
         }
         void end_segment() {
-            for (int i = 0; i < kCount; ++i)
-                if (i != kUnused) totals[i] += V::tree_sum(sums[i]);
+            for (int i = 0; i < kCount; ++i) totals[i] += V::tree_sum(sums[i]);
             clear();
         }
         void store(RowState &state) const {
@@ -186,13 +228,72 @@ struct KlLogits {
         }
     };
 
+    // The sums of a segment of rows that are far apart, on the scales that the first pass has come to.
+    template <class V>
+    struct FarSums {
+        Scale<V> scale;
+        V s[kVectors<V>], e[kVectors<V>], others[kVectors<V>];
+
+        FarSums(const RowParameters &parameters, const RowState &state) : scale(parameters, state) {
+            for (int k = 0; k < kVectors<V>; ++k) s[k] = e[k] = others[k] = V::splat(0);
+        }
+        void show_last(int present) { scale.show_last(present); }
+        void step(int k, V a, V b) {
+            const V weight = scale.exp_a(k, a);
+            s[k] = V::add(s[k], weight);
+            e[k] = V::fma(weight, scale.difference(a, b), e[k]);
+            others[k] = V::add(others[k], scale.own_exp_b(k, b));
+        }
+        void end_segment() {}
+        void store(RowState &state) {
+            state.held[kS] += V::tree_sum(s);
+            state.held[kE] += V::tree_sum(e);
+            state.held[kOther] += V::tree_sum(others);
+        }
+    };
+
+    template <class Part, class V, class T>
+    static void add_segment(Sixteens<V> &sixteens, const T *a, const T *b, int64_t n, const RowParameters &parameters,
+                            RowState &state) {
+        Part sums(parameters, state);
+        sixteens.step(a, b, n, sums);
+        sums.end_segment();
+        sums.store(state);
+    }
+
+    // The first pass. What it adds up is read off the row's first segment.
+    template <class V>
+    static __attribute__((noinline)) void look_ahead(const Reader<typename V::Element> &reader, const RowPart &row,
+                                                     const RowParameters &parameters, RowState &state) {
+        using T = typename V::Element;
+        Sixteens<V> sixteens;
+        Range<V> range;
+        bool is_stored = true;
+        sixteens.each_segment(reader, row, [&](const T *a, const T *b, int64_t, int64_t n) {
+            sixteens.step(a, b, n, range);
+            double *held = state.held;
+            is_stored = held[kAhead] != kGaveUp;
+            if (!is_stored) return;
+            const double high_a = held[kHighA], high_b = held[kHighB];
+            range.store(state);
+            if (held[kAhead] == kUndecided) {
+                held[kAhead] = what_to_add(state, parameters);
+                held[kCenter] = static_cast<double>(static_cast<T>(held[kHighA] - held[kHighB]));
+            }
+            if (held[kAhead] == kNearSums && !within_one(state, parameters, 0)) held[kAhead] = kGaveUp;
+            if (held[kAhead] == kGaveUp) return;
+            shrink_sums(parameters, state, high_a, high_b);
+            held[kAhead] == kFarSums ? add_segment<FarSums<V>>(sixteens, a, b, n, parameters, state)
+                                     : add_segment<Sums<V, true>>(sixteens, a, b, n, parameters, state);
+        });
+        if (!is_stored) range.store(state);
+    }
+
     template <class V>
     static void reduce(const Reader<typename V::Element> &reader, const RowPart &row, const RowParameters &parameters,
                        RowState &state) {
-        if (state.pass == kRange) return reduce_row<V, Range<V>>(reader, row, parameters, state);
-        const auto sums = state.pass == kFarSums ? reduce_row<V, Sums<V, Known::far>>
-                          : flag(state, kIsNear) ? reduce_row<V, Sums<V, Known::near>>
-                                                 : reduce_row<V, Sums<V, Known::nothing>>;
+        if (state.pass == kRange) return look_ahead<V>(reader, row, parameters, state);
+        const auto sums = flag(state, kIsNear) ? reduce_row<V, Sums<V, true>> : reduce_row<V, Sums<V, false>>;
         sums(reader, row, parameters, state);
     }
 
@@ -204,17 +305,36 @@ struct KlLogits {
         state.held[kCenter] = c > -kInfinity && c < kInfinity ? c : 0;  // else the row is a special case
         state.held[kIsNear] = within_one(state, parameters, 0);
         for (int sum = kS; sum <= kOther; ++sum) state.held[sum] = 0;
+        state.held[kMoved] = 0;
     }
 
-    // Whether all of a and b are finite, and their differences so various that the rows can hardly be near each other (of
-    // normal ones of 1,000 classes, kl is then 0.4 or more), yet not beyond what the format's products and sums hold. As c
-    // is one of the differences, or between two, their range is the largest |a - b - c|.
-    static bool looks_far(const RowState &state, const RowParameters &parameters) {
-        const double *held = state.held, inverse = parameters.inverse_temperature;
-        const double range = held[kHighD] - held[kLowD], off = (held[kHighB] - held[kHighA]) + held[kCenter];
-        const bool makes_maxima_one = off * inverse <= 1 && off * inverse >= -1;
-        return held[kLowA] > -kInfinity && range * inverse > 6 && range * inverse < 0x1p64 && range < 0x1p64 &&
-               makes_maxima_one;
+    // By a row's first differences. If they are so various the rows can hardly be near each other (of 500 normal ones, kl is
+    // then 0.2 or more); if so alike all may be.
+    static Ahead what_to_add(const RowState &state, const RowParameters &parameters) {
+        const double x = (state.held[kHighD] - state.held[kLowD]) * parameters.inverse_temperature;
+        return x <= 0.5 ? kNearSums : x > 4 && is_bounded(state, parameters) ? kFarSums : kGaveUp;
+    }
+
+    // Whether a - b is not beyond what the format's products and sums hold: as c is one of the differences, or between two,
+    // their range is the largest |a - b - c|.
+    static bool is_bounded(const RowState &state, const RowParameters &parameters) {
+        const double range = state.held[kHighD] - state.held[kLowD];
+        return range * parameters.inverse_temperature < 0x1p64 && range < 0x1p64;
+    }
+
+    // Whether the first pass has added up a row, whose a and b are then finite. The sums are as those of other passes from
+    // here on, where they are far about a c that makes both maxima 1.
+    template <class T>
+    static bool has_added_up(const RowParameters &parameters, RowState &state) {
+        double *held = state.held;
+        if (held[kAhead] == kGaveUp || !(held[kLowA] > -kInfinity)) return false;
+        held[kIsNear] = held[kAhead] == kNearSums;
+        if (held[kIsNear] != 0) return true;
+        if (!is_bounded(state, parameters)) return false;
+        move_center(parameters, state, static_cast<double>(static_cast<T>(held[kHighA] - held[kHighB])));
+        const double off = ((held[kHighB] - held[kHighA]) + held[kCenter]) * parameters.inverse_temperature;
+        if (off != 0) held[kOther] *= exponential_of(off);
+        return off <= 1 && off >= -1;
     }
 
     // Whether all |x + shift| <= 1, and a is finite.
@@ -229,21 +349,21 @@ struct KlLogits {
     template <class T>
     static void next(const RowParameters &parameters, RowState &state) {
         double *held = state.held;
-        if (state.pass == kRange) {
+        if (state.pass == kRange && !has_added_up<T>(parameters, state)) {
             center_at<T>(state, held[kHighA] - held[kHighB], parameters);
-            state.pass = looks_far(state, parameters) ? kFarSums : kSums;
+            state.pass = kSums;
             return;
         }
         if (flag(state, kIsNear)) held[kOther] = (held[kS] - held[kE]) + held[kPsi];
         const double mean = held[kE] / held[kS], magnitude = mean < 0 ? -mean : mean;
         const double log_ratio = log_of(held[kOther] / held[kS]), far = mean + log_ratio;
-        if (far > 0.125 * (1 + magnitude)) return finish(parameters, state, far, log_ratio);
+        if (far > 0.125 * (1 + magnitude + held[kMoved])) return finish(parameters, state, far, log_ratio);
         const double psi = held[kPsi] / held[kS], y = psi - mean, gap = log1p_gap(y), near = psi - gap;
-        const bool only_looked_far = state.pass == kFarSums, is_off = psi > 16 * near || magnitude > 1;
-        if (only_looked_far || (is_off && state.pass != kSumsAgain)) {
-            const double by = magnitude > 1 || !only_looked_far ? mean / parameters.inverse_temperature : 0;
+        const bool lacks_psi = state.pass == kRange && !flag(state, kIsNear), is_off = psi > 16 * near || magnitude > 1;
+        if (lacks_psi || (is_off && state.pass != kSumsAgain)) {
+            const double by = magnitude > 1 || !lacks_psi ? mean / parameters.inverse_temperature : 0;
             center_at<T>(state, held[kCenter] + by, parameters);
-            state.pass = only_looked_far && by == 0 ? kSums : kSumsAgain;
+            state.pass = lacks_psi && by == 0 ? kSums : kSumsAgain;
             return;
         }
         finish(parameters, state, near < 0 ? 0 : near, y > -0.3 && y < 0.3 ? y - gap : log_ratio);
