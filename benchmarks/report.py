@@ -621,9 +621,12 @@ def kib(name):
 
 rows, classes = {shape}
 pair = [np.full((rows, {step} * classes), 1 / classes, np.float32)[:, ::{step}] for _ in range(2)]
+labels = np.arange(rows) % classes
 small = np.full((512, 2048), 0.25, np.float32)  # first calls: threads begin, code is loaded
 for view in (small, small[:, ::2]):
     kl(view, view), kl(view, view, axis=0), kl(view, view, axis=0, reduction="none"), kl(view[:512, :512], view[:512, :512].T)
+    for form in ("counts", "log_probs", "logits"):
+        kl(view, view, form=form), kl(labels[:512], view, form=("labels", form))
 with open("/proc/self/clear_refs", "w") as peak:
     peak.write("5")
 before = kib("VmRSS")
@@ -645,6 +648,13 @@ def memory(_):
             "kl(pair[0], pair[1].reshape(classes, rows).T)",
         ),
     }
+    for form in ("counts", "log_probs", "logits"):
+        cases[form] = "(1 << 18, 2048)", 1, f"kl(*pair, form={form!r})"
+    cases["labels beside logits"] = (
+        "(1 << 18, 2048)",
+        1,
+        'kl(labels, pair[0], form=("labels", "logits")), kl(labels, pair[1], form=("labels", "logits"))',
+    )
     rows, targets = [], []
     for name, (shape, step, call) in tqdm(cases.items(), desc="memory", unit="case"):
         code = PEAK.format(shape=shape, step=step, call=call)

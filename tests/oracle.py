@@ -147,6 +147,16 @@ def exact_logits(y_true, y_pred, temperature=1):
     return [np.array(found, dtype=object).astype(float) for found in zip(*rows, strict=True)]
 
 
+def exact_label_rows(labels, logits):
+    """Of arrays, the logarithm of 1 + the others' exponentials over the label's own."""
+    rows = []
+    for label, row in zip(labels, logits, strict=True):
+        own = mpmath.mpf(float(row[label]))
+        others = (mpmath.exp(mpmath.mpf(float(x)) - own) for x in np.delete(row, label))
+        rows.append(float(mpmath.log1p(mpmath.fsum(others))))
+    return np.array(rows)
+
+
 # ---- rows of any forms ----
 
 

@@ -33,7 +33,16 @@ from kldiv_fast._meaning import Settings
 
 SOURCE = Path(__file__).parents[1]
 sys.path.insert(0, str(SOURCE / "tests"))
-from oracle import POSITIVE, SCIPYS, TERMS, exact_form_rows, exact_rows, exact_terms, oracle
+from oracle import (
+    POSITIVE,
+    SCIPYS,
+    TERMS,
+    exact_form_rows,
+    exact_label_rows,
+    exact_rows,
+    exact_terms,
+    oracle,
+)
 
 # ---- the log-ratio and the terms ----
 
@@ -369,6 +378,45 @@ def temperatures_table(rng):
     return rows
 
 
+def own_logits(log_softmax):
+    """What of rows of log-softmaxes are the labels' own, with the other sign."""
+    return lambda x, labels: -log_softmax(x)[np.arange(len(labels)), labels]
+
+
+OF_LABELS = {
+    "kldiv_fast": lambda x, labels: kldiv_fast.kl(
+        labels, x, form=("labels", "logits"), reduction="none"
+    ),
+    "NumPy": own_logits(log_softmax),
+    "PyTorch": lambda x, labels: torch.nn.functional.cross_entropy(
+        *map(torch.from_numpy, (x, labels)), reduction="none"
+    ),
+    "JAX": own_logits(jax.nn.log_softmax),
+    "SciPy": own_logits(functools.partial(scipy.special.log_softmax, axis=-1)),
+}
+
+
+def labels_table(rng):
+    """At most (8 + above) u in float32, for x - x_label is rounded; in float64 as much of its u."""
+    rows = logits_head("dtype | above | classes", "| --- | ---: | ---: |")
+    cases = itertools.product((np.float32, np.float64), (-10, 0, 3, 12, 30, 80), (2, 46, 1000))
+    for dtype, above, classes in cases:
+        x, labels = rng.standard_normal((50, classes)), rng.integers(0, classes, 50)
+        x[np.arange(50), labels] += above
+        x = x.astype(dtype)
+        exact = exact_label_rows(labels, x)
+        cells = {}
+        for package, function in OF_LABELS.items():
+            if package == "JAX" and dtype == np.float64:
+                continue
+            found = np.asarray(function(x, labels), np.longdouble)
+            cells[package] = float(np.max(np.abs(found - exact) / exact))
+        most = (8 + abs(above)) * np.finfo(dtype).eps / 2
+        assert cells["kldiv_fast"] <= most, (dtype, above, classes, cells)
+        rows.append(logits_line(f"{np.dtype(dtype)} | {above} | {classes:,}", cells))
+    return rows
+
+
 def logits_head(what, line):
     packages = " | ".join(LOGITS_PACKAGES)
     return [f"| {what} | {packages} |", line + " ---: |" * len(LOGITS_PACKAGES)]
@@ -440,6 +488,17 @@ rounded to multiples of 2^-8 so that float32 holds the sums exactly. The same pr
 
 {temperatures}
 
+## Labels beside logits
+
+The greatest relative error of any of 50 rows of `form=("labels", "logits")`, the cross-entropy, against mpmath. Logits are
+normal noise, and the label's own is more by `above`: a model that is sure, and right. The others subtract one logarithm
+of a whole sum from the label's logit; what the other classes add to it is rounded away. PyTorch's is `cross_entropy`.
+
+{labels}
+
+At most (8 + |above|) u, with u half of the dtype's epsilon, or `tools/accuracy.py` fails: x - x_label is rounded before its
+exponential is taken, which moves that by its rounding, about |above| u.
+
 ## Why, and a bound
 
 Every other package rounds the quotient t/p before it takes the logarithm. That rounding moves the logarithm by up to
@@ -478,6 +537,7 @@ def main():
         "family": family_table(rng),
         "logits": logits_table(rng),
         "temperatures": temperatures_table(rng),
+        "labels": labels_table(rng),
     }
     text = TEXT
     for name, rows in tables.items():
