@@ -361,6 +361,38 @@ def test_rows_that_go_on_otherwise_than_they_begin(
         assert same(again, values)
 
 
+@pairwise(
+    isa=kldiv_fast.available_isas(),
+    moved=[10, 30, 100, 1000, 10_000, 4_000_000],
+    part=[1e-3, 0.02, 0.08, 0.11, 0.13, 0.2, 1],
+    classes=[1024, 20_000],
+    temperature=[1, 0.3],
+    dtype=[np.float32, np.float64],
+)
+def test_rows_whose_beginning_says_nothing_of_them(isa, moved, part, classes, temperature, dtype):
+    """Its differences are so far from the others, of which its value is a part, that what is added up about them is noise."""
+    a, b = np.zeros((2, 1, classes), dtype)
+    a[0, :512], a[0, 512:] = np.linspace(-5, 0, 512), moved
+    b[0, 0] = np.log(classes - 512) + part * moved
+    exact, *_ = formula(a, b, temperature=temperature)
+    values = logits(a, b, temperature=temperature, reduction="none")
+    np.testing.assert_allclose(values, exact.astype(float), rtol=RTOL[dtype])
+
+
+@each_dtype
+def test_large_numbers_whose_differences_are_exact(isa, rng, dtype):
+    """Beside a beginning of small ones; at 1e8 float32 has but multiples of 8."""
+    steps = 8.0 * rng.integers(-1, 2, (1, 2048))
+    a, b = (
+        and_then(3 * rng.standard_normal((1, 512)), rest).astype(dtype)
+        for rest in (1e8 + steps, steps + 1000)
+    )
+    assert logits(a, b) < RTOL[dtype]
+    b[0, 700] += 8
+    exact, *_ = formula(a, b)
+    np.testing.assert_allclose(logits(a, b), float(exact[0]), rtol=RTOL[dtype])
+
+
 @each_dtype
 @pytest.mark.parametrize("classes", [40, 1400, 20_000])
 @pytest.mark.parametrize("off", [0, 1e-3, 1, 4])

@@ -84,8 +84,8 @@ struct RowParameters {
 // What passes over a row's elements have left, where a row is more than a sum; and in the end its value.
 struct RowState {
     double value;
-    int64_t pass;  // the next one, or kRowDone
-    int64_t label;  // its class's place among the row's
+    int64_t pass;     // the next one, or kRowDone
+    int64_t label;    // its class's place among the row's
     double held[15];  // the operation's own
 };
 constexpr int64_t kRowDone = -1;

@@ -60,8 +60,8 @@ T element_at(const T *x, int64_t i) {  // whose address may be any
     return value;
 }
 
-// While a segment is computed with, memory brings the next: left to themselves processors would read it when it is due.
-// What doesn't exist there, or is no memory at all, does no harm.
+// While a segment is computed with, memory brings the next one of a row that is read in place: left to themselves processors
+// would wait for it when it is due. An address that is none does no harm.
 template <class T>
 inline void prefetch_next(const T *x) {
     __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(x) + kSegment * sizeof(T)));

@@ -37,12 +37,12 @@ struct KlLogits {
         kS,       // the sums
         kE,
         kPsi,
-        kOther,     // sum e^b, on the same scale; unless kIsNear
+        kOther,     // sum e^b, on the same scale, but in the first pass on its own; unless kIsNear
         kLogRatio,  // log(sum e^b / S)
         kIsNear,    // all |x| <= 1
         kIsClose,   // all |d| <= 1
-        kAhead,     // what the first pass adds up (an Ahead), about the c of the row's beginning, e^b on its own scale;
-        kMoved,     // and how far that was from the c that the sums are now about, over T
+        kAhead,     // what the first pass adds up (an Ahead), about the c of the row's beginning,
+        kMoved,     // and how far that was, at most, from the c that the sums are now about, over T
     };
     enum Pass { kRange, kSums, kSumsAgain };
     enum Ahead { kUndecided, kNearSums, kFarSums, kGaveUp };
@@ -101,7 +101,7 @@ struct KlLogits {
     static void move_center(const RowParameters &parameters, RowState &state, double to) {
         const double by = (state.held[kCenter] - to) * parameters.inverse_temperature;
         state.held[kE] += by * state.held[kS];
-        state.held[kMoved] = larger(state.held[kMoved], by < 0 ? -by : by);
+        state.held[kMoved] += by < 0 ? -by : by;
         state.held[kCenter] = to;
     }
 
@@ -305,7 +305,6 @@ struct KlLogits {
         state.held[kCenter] = c > -kInfinity && c < kInfinity ? c : 0;  // else the row is a special case
         state.held[kIsNear] = within_one(state, parameters, 0);
         for (int sum = kS; sum <= kOther; ++sum) state.held[sum] = 0;
-        state.held[kMoved] = 0;
     }
 
     // By a row's first differences. If they are so various the rows can hardly be near each other (of 500 normal ones, kl is
@@ -322,19 +321,33 @@ struct KlLogits {
         return range * parameters.inverse_temperature < 0x1p64 && range < 0x1p64;
     }
 
-    // Whether the first pass has added up a row, whose a and b are then finite. The sums are as those of other passes from
-    // here on, where they are far about a c that makes both maxima 1.
+    // The value of rows that are far apart, and what it is the sum of.
+    struct Far {
+        double mean, log_ratio, value;
+        explicit Far(const RowState &state)
+            : mean(state.held[kE] / state.held[kS]),
+              log_ratio(log_of(state.held[kOther] / state.held[kS])),
+              value(mean + log_ratio) {}
+        // Both have errors of their own size, which the value is to be not much less than.
+        bool has_all_digits(double moved) const {
+            return value > 0.125 * (1 + (mean < 0 ? -mean : mean)) + 0.5 * moved;
+        }
+    };
+
+    // Whether the first pass was the only one: a and b are finite and far apart, and the c of the row's beginning was as good
+    // as the one that the sums are then moved to, which makes both maxima 1.
     template <class T>
-    static bool has_added_up(const RowParameters &parameters, RowState &state) {
+    static bool is_done_ahead(const RowParameters &parameters, RowState &state) {
         double *held = state.held;
-        if (held[kAhead] == kGaveUp || !(held[kLowA] > -kInfinity)) return false;
-        held[kIsNear] = held[kAhead] == kNearSums;
-        if (held[kIsNear] != 0) return true;
-        if (!is_bounded(state, parameters)) return false;
+        if (held[kAhead] != kFarSums || !(held[kLowA] > -kInfinity) || !is_bounded(state, parameters)) return false;
         move_center(parameters, state, static_cast<double>(static_cast<T>(held[kHighA] - held[kHighB])));
         const double off = ((held[kHighB] - held[kHighA]) + held[kCenter]) * parameters.inverse_temperature;
+        if (!(off <= 1 && off >= -1 && held[kMoved] <= 8)) return false;
         if (off != 0) held[kOther] *= exponential_of(off);
-        return off <= 1 && off >= -1;
+        const Far far(state);
+        if (!far.has_all_digits(held[kMoved])) return false;
+        finish(parameters, state, far.value, far.log_ratio);
+        return true;
     }
 
     // Whether all |x + shift| <= 1, and a is finite.
@@ -349,24 +362,26 @@ struct KlLogits {
     template <class T>
     static void next(const RowParameters &parameters, RowState &state) {
         double *held = state.held;
-        if (state.pass == kRange && !has_added_up<T>(parameters, state)) {
-            center_at<T>(state, held[kHighA] - held[kHighB], parameters);
-            state.pass = kSums;
-            return;
+        if (state.pass == kRange) {
+            if (is_done_ahead<T>(parameters, state)) return;
+            held[kIsNear] = held[kAhead] == kNearSums && within_one(state, parameters, 0);
+            if (!flag(state, kIsNear)) {
+                center_at<T>(state, held[kHighA] - held[kHighB], parameters);
+                state.pass = kSums;
+                return;
+            }
         }
         if (flag(state, kIsNear)) held[kOther] = (held[kS] - held[kE]) + held[kPsi];
-        const double mean = held[kE] / held[kS], magnitude = mean < 0 ? -mean : mean;
-        const double log_ratio = log_of(held[kOther] / held[kS]), far = mean + log_ratio;
-        if (far > 0.125 * (1 + magnitude + held[kMoved])) return finish(parameters, state, far, log_ratio);
-        const double psi = held[kPsi] / held[kS], y = psi - mean, gap = log1p_gap(y), near = psi - gap;
-        const bool lacks_psi = state.pass == kRange && !flag(state, kIsNear), is_off = psi > 16 * near || magnitude > 1;
-        if (lacks_psi || (is_off && state.pass != kSumsAgain)) {
-            const double by = magnitude > 1 || !lacks_psi ? mean / parameters.inverse_temperature : 0;
-            center_at<T>(state, held[kCenter] + by, parameters);
-            state.pass = lacks_psi && by == 0 ? kSums : kSumsAgain;
+        const Far far(state);
+        if (far.has_all_digits(0)) return finish(parameters, state, far.value, far.log_ratio);
+        const double psi = held[kPsi] / held[kS], y = psi - far.mean, gap = log1p_gap(y), near = psi - gap;
+        const bool is_off = psi > 16 * near || far.mean > 1 || far.mean < -1;
+        if (is_off && state.pass != kSumsAgain) {
+            center_at<T>(state, held[kCenter] + far.mean / parameters.inverse_temperature, parameters);
+            state.pass = kSumsAgain;
             return;
         }
-        finish(parameters, state, near < 0 ? 0 : near, y > -0.3 && y < 0.3 ? y - gap : log_ratio);
+        finish(parameters, state, near < 0 ? 0 : near, y > -0.3 && y < 0.3 ? y - gap : far.log_ratio);
     }
 
     static void finish(const RowParameters &parameters, RowState &state, double value, double log_ratio) {
