@@ -107,7 +107,8 @@ inline double log_of(double x) {
     return 2 * first_of(half);
 }
 
-inline double exponential_of(double z) { return first_of(exponential(VecF64::splat(z))); }
+// Called, not copied: without vectors it is long, and it is seldom wanted.
+__attribute__((noinline)) inline double exponential_of(double z) { return first_of(exponential(VecF64::splat(z))); }
 
 // y - log(1 + y), with all its digits near 0, where with s = y / (2 + y) it is s (y - 2 s^2 Q(s^2)).
 inline double log1p_gap(double y) {

@@ -58,7 +58,7 @@ struct KlLogits {
         state.held[kAhead] = kUndecided;
     }
 
-    static void merge(const RowParameters &parameters, RowState &into, const RowState &from) {
+    static __attribute__((cold)) void merge(const RowParameters &parameters, RowState &into, const RowState &from) {
         if (into.pass == kRange) return merge_first_pass(parameters, into, from);
         add_sums(into, from);
     }
