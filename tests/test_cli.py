@@ -766,7 +766,7 @@ def test_progress_bar_on_a_terminal(files):
         nonlocal said
         if select.select([ours], [], [], 0)[0]:
             said += os.read(ours, 65536)
-        return re.search(rb"[1-9]\d*%\|.*[\d.]+[MG]/1.28T.*B/s", said)
+        return re.search(rb"[1-9]\d*%\|.*[\d.]+[MG]/1\.28T.*B/s", said)
 
     try:
         process = subprocess.Popen([*COMMAND, "big.npy", "big.npy"], stderr=theirs)

@@ -302,10 +302,9 @@ def test_far_apart(isa, dtype):
         np.testing.assert_array_equal(by_true, 0)
 
 
-# ---- special values ----
+# ---- rows that go on otherwise than they begin ----
 
 INF, NAN = np.inf, np.nan
-# ---- rows that go on otherwise than they begin ----
 
 
 def and_then(first, rest):
@@ -409,6 +408,8 @@ def test_rows_that_end_in_nothing(isa, rng, dtype, classes, off):
     assert np.isnan(logits(a, b))
     assert np.isnan(logits(b, a))
 
+
+# ---- special values ----
 
 SPECIAL = {
     "y_pred is -inf where y_true is not": ([0, 1, 2], [0, -INF, 2], INF),
