@@ -674,6 +674,43 @@ def test_errors_are_those_of_kl(operands, options):
     assert str(ours.value) == str(expected.value)
 
 
+BAD, GOOD = array(2, 2), array(2, 2)
+BAD[1, 1] = 0.75
+
+
+@pytest.mark.parametrize(
+    ("y_true", "options"),
+    [
+        (BAD, {}),
+        (BAD.astype(jnp.bfloat16), {"reduction": "none"}),
+        (np.array([0, 1]), {"form": ("labels", "probs"), "sample_weight": array(2)}),
+        (BAD, {"mask": np.array([False, True])}),
+        (BAD, {"where": np.array([[True, True], [False, True]])}),
+    ],
+    ids=["mean", "bfloat16", "labels", "mask", "where"],
+)
+def test_validate_has_the_error_of_numpy(y_true, options):
+    with pytest.raises(ValueError, match=r"y_\w+ has the sum [\d.]+ in row 1") as expected:
+        kldiv_fast.kl(y_true, BAD, validate=True, **options)
+    given = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
+    for x in (y_true, jnp.asarray(y_true)):
+        with pytest.raises(ValueError) as ours:
+            kl(x, jnp.asarray(BAD), validate=True, **given)
+        assert str(ours.value) == str(expected.value)
+    assert kl(BAD, BAD, validate=False) == kl(BAD[:1], jnp.asarray(BAD[:1]), validate=True) == 0
+    with pytest.raises(TypeError, match="validate is 0; expected True or False"):
+        kl(BAD, BAD, validate=0)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap])
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight"])
+def test_validate_is_refused_beside_tracers(transform, name):
+    given = {"y_true": GOOD, "y_pred": GOOD, "sample_weight": array(2)}
+    function = transform(lambda x: kl(**given | {name: x}, validate=True))
+    with pytest.raises(ValueError, match="^validate is True where values are not known"):
+        function(given[name])
+
+
 def test_a_traced_epsilon_is_refused(pair):
     with pytest.raises(TypeError, match=r"epsilon is of type .*Tracer"):
         jax.jit(lambda epsilon: kl(*pair, epsilon=epsilon))(1e-7)

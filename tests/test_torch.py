@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import re
 
 import kldiv_fast
 import numpy as np
@@ -382,7 +383,7 @@ def test_signatures():
     for row in OPERATIONS:
         names = list(inspect.signature(getattr(adapter, row.name)).parameters)
         theirs = list(inspect.signature(getattr(kldiv_fast, row.name)).parameters)
-        numpys = {"out", "num_threads", "validate"}
+        numpys = {"out", "num_threads"}
         assert sorted(names) == sorted(set(theirs) - numpys)
     x = torch.ones(1, 1)
     for wrong in ("out", "beta"):
@@ -682,6 +683,90 @@ def test_fake_tensors_have_shapes_and_no_values():
     t = torch.empty(3, 4, device="meta", dtype=torch.bfloat16)
     value = rows(t, t, Settings())
     assert (value.shape, value.dtype, value.is_meta) == ((3,), torch.float32, True)
+
+
+# ---- rows that are not what their form says ----
+
+
+def leaf(*rows):
+    return torch.tensor(rows, requires_grad=True)
+
+
+BAD, GOOD = torch.tensor([[0.5, 0.5], [0.5, 0.75]]), torch.full((2, 2), 0.5)
+# Every way to a value, of inputs that NumPy refuses.
+CALLS = {
+    "value": (BAD, GOOD, {}),
+    "gradients": (BAD, leaf([0.5, 0.5], [0.25, 0.75]), {}),
+    "gradients of rows": (GOOD, leaf([0.5, 0.5], [0.25, 0.5]), {"reduction": "none"}),
+    "gradients of weights": (BAD, GOOD, {"sample_weight": leaf(1.0, 2.0)}),
+    "bfloat16": (BAD.bfloat16(), leaf([0.5, 0.5], [0.25, 0.75]), {"reduction": None}),
+    "labels": (torch.tensor([0, 1]), leaf([0.5, 0.5], [0.5, 0.75]), {"form": ("labels", "probs"), "reduction": "none"}),
+    "where": (BAD, leaf([0.5, 0.5], [0.25, 0.75]), {"where": torch.tensor([[True, True], [False, True]]), "reduction": "none"}),
+    "axis": (BAD, GOOD, {"axis": 0, "mask": torch.tensor([False, True])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("y_true", "y_pred", "keywords"), CALLS.values(), ids=CALLS)
+def test_validate_has_the_error_of_numpy(y_true, y_pred, keywords):
+    arrays = [x.detach() for x in (y_true, y_pred)]
+    read = {k: x.detach() if isinstance(x, torch.Tensor) else x for k, x in keywords.items()}
+    with pytest.raises(ValueError, match=r"y_\w+ has the sum [\d.]+ in row 1") as expected:
+        kldiv_fast.kl(*arrays, **read, validate=True)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(expected.value))}$"):
+        kl(y_true, y_pred, **keywords, validate=True)
+    kl(y_true, y_pred, **keywords, validate=False)
+    with pytest.raises(TypeError, match="validate is 0; expected True or False"):
+        kl(y_true, y_pred, **keywords, validate=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_what_passes_validate_has_its_value_and_gradients(reduction):
+    """Of both orders, and of what a mask leaves out."""
+    y_true, mask = BAD.clone(), torch.tensor([True, False])
+    y_pred = leaf([0.25, 0.75], [0.0, 9.0])
+    found = []
+    for validate in (False, True):
+        value = kl(y_true, y_pred, mask=mask, reduction=reduction, validate=validate).sum()
+        twice = [torch.autograd.grad(value, y_pred, retain_graph=True)[0] for _ in range(2)]
+        (first,) = torch.autograd.grad(value, y_pred, create_graph=True)
+        found.append([value, *twice, first, *torch.autograd.grad(first.sum(), y_pred)])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def exported(function, x):
+    module = torch.nn.Module()
+    module.forward = function
+    return torch.export.export(module, (x,), strict=False)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda function, x: torch.func.grad(function)(x),
+        lambda function, x: torch.func.vmap(function)(x),
+        lambda function, x: function(x.to("meta")),
+        lambda function, x: torch.compile(function, backend="eager")(x),
+        exported,
+    ],
+    ids=["grad", "vmap", "meta", "compile", "export"],
+)
+def test_validate_is_refused_where_values_are_not_known(call):
+    def function(x):
+        return kl(x, x, validate=True)
+
+    with pytest.raises(ValueError, match="^validate is True where values are not known"):
+        call(function, GOOD)
+
+
+def test_validate_in_one_graph():
+    def compiled(validate):
+        function = functools.partial(kl, validate=validate)
+        return torch.compile(function, fullgraph=True, backend="eager")
+
+    torch._dynamo.reset()
+    assert compiled(False)(GOOD, GOOD) == 0
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="validate is True where values are no"):
+        compiled(True)(GOOD, GOOD)
 
 
 # ---- bad input ----

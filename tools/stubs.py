@@ -172,6 +172,7 @@ def adapter(library, array, result):
             "pseudocount: float = 0.0",
             "ignore_class: int | None = None",
             "label_smoothing: float = 0.0",
+            "validate: bool = False",
         ]
         lines = "".join(f"    {argument},\n" for argument in arguments)
         found.append(f"def {operation.name}(\n{lines}) -> {result}: ...\n")

@@ -7,7 +7,12 @@ from kldiv_fast._divergence import DEFAULTS
 from kldiv_fast._operations import OPERATIONS, docstring
 
 # NumPy's keywords, but those of its functions alone.
-_DEFAULTS = {name: x for name, x in DEFAULTS.items() if name not in ("num_threads", "validate")}
+_DEFAULTS = {name: x for name, x in DEFAULTS.items() if name != "num_threads"}
+
+UNKNOWN = (
+    "validate is True where values are not known (compiled code, a transformation, a tensor without any); expected False "
+    "there: validate the inputs before"
+)
 
 
 def functions(module, compute, template):
@@ -30,6 +35,7 @@ def settings_of(operation, keywords):
     _meaning.check_pseudocount(keywords["pseudocount"], forms)
     _meaning.check_ignore_class(keywords["ignore_class"], forms)
     _meaning.check_smoothing(keywords["label_smoothing"], forms)
+    _meaning.check_validate(keywords["validate"])
     epsilon = _meaning.check_epsilon(keywords["epsilon"], forms)
     return _meaning.Settings(
         operation.name,

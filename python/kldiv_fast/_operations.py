@@ -340,6 +340,7 @@ def docstring(template, operation):
             "parameters": "".join(text for _, text in parameters.values()),
             "shared": _AXIS + form + epsilon + _TEMPERATURE + _REST,
             "labels": _LABELS,
+            "validate": _VALIDATE,
             "threads": _THREADS + _LABELS + _VALIDATE,
             "raises": _RAISES,
         }

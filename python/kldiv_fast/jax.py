@@ -12,6 +12,7 @@ import numpy as np
 
 from kldiv_fast import _adapters, _core, _formulas, _meaning
 from kldiv_fast._arrays import BFLOAT16, as_array, is_float, is_sequence, refuse
+from kldiv_fast._divergence import prepare
 from kldiv_fast._labels import check_labels
 
 try:
@@ -54,7 +55,7 @@ Parameters
 y_true, y_pred : array_like, of shapes (..., classes) that broadcast
     The distributions: float16, bfloat16, float32 or float64, or integers or bools. A 0-d or 1-d
     input is one row.
-{parameters}{shared}{labels}
+{parameters}{shared}{labels}{validate}
 Returns
 -------
 jax.Array
@@ -65,7 +66,9 @@ jax.Array
 Raises
 ------
 ValueError
-    If shapes do not broadcast, or an argument has a value that is not in its range.
+    If shapes do not broadcast, an argument has a value that is not in its range, or `validate` finds
+    a row that is not of its form, or is True where an argument is a tracer: under ``jax.jit`` and
+    ``jax.vmap``, and beside what ``jax.grad`` differentiates.
 TypeError
     If an argument is of a type or dtype that is not among those above; from JAX, for forward-mode
     differentiation (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``).
@@ -119,6 +122,8 @@ def _divergence(operation, y_true, y_pred, given):
     )
     _meaning.check_reduction(reduction)
     settings = _adapters.settings_of(operation, keywords)
+    if keywords["validate"]:
+        _check_rows(operation, y_true, y_pred, keywords)
     true, pred = _as_arrays(y_true, y_pred, settings.forms)
     are_labels = settings.true_form == "labels"
     if are_labels:
@@ -285,6 +290,15 @@ def _as_arrays(y_true, y_pred, forms):
         wide = _meaning.result_dtype(true.dtype, pred.dtype)
         true, pred = true.astype(wide), pred.astype(wide)
     return true, pred
+
+
+def _check_rows(operation, y_true, y_pred, keywords):
+    """``validate=True``, by NumPy's own code."""
+    given = {"y_true": y_true, "y_pred": y_pred} | keywords
+    if any(isinstance(x, jax.core.Tracer) for x in given.values()):
+        raise ValueError(_adapters.UNKNOWN)
+    given = {name: np.asarray(x) if isinstance(x, jax.Array) else x for name, x in given.items()}
+    prepare(given.pop("y_true"), given.pop("y_pred"), operation, given)
 
 
 def _one_hot(labels, pred, keywords, settings):

@@ -18,6 +18,7 @@ except ImportError as error:
 import kldiv_fast
 from kldiv_fast import _adapters, _core, _formulas, _meaning
 from kldiv_fast._arrays import as_array, check_layout, refuse
+from kldiv_fast._divergence import prepare
 from kldiv_fast._meaning import Settings
 from kldiv_fast._operations import OPERATIONS
 
@@ -53,7 +54,7 @@ Parameters
 y_true, y_pred : torch.Tensor, of shapes (..., classes) that broadcast
     The distributions, in the CPU's memory: float16, bfloat16, float32 or float64 are read in place,
     and integers and bools. A 0-d or 1-d input is one row.
-{parameters}{shared}{labels}
+{parameters}{shared}{labels}{validate}
 Returns
 -------
 torch.Tensor
@@ -63,7 +64,9 @@ torch.Tensor
 Raises
 ------
 ValueError
-    If shapes do not broadcast, or an argument has a value that is not in its range.
+    If shapes do not broadcast, an argument has a value that is not in its range, or `validate` finds
+    a row that is not of its form, or is True where values are not known: in compiled code, under
+    transformations (``torch.func``, forward-mode derivatives), of fake tensors.
 TypeError
     If an argument is of a type or dtype that is not among those above, or lies on another device.
 
@@ -172,6 +175,8 @@ class _Eager(torch.autograd.Function):
         ctx.save_for_backward(y_true, y_pred)
         ctx.call, ctx.dtypes = (operation, given), (y_true.dtype, y_pred.dtype)
         value, ctx.gradients = _Eager.compute(ctx, y_true, y_pred)
+        if "validate" in given:  # once is enough
+            ctx.call = operation, given | {"validate": False}
         return _tensor(value)
 
     @staticmethod
@@ -246,6 +251,8 @@ def _composed(operation, y_true, y_pred, keywords):
     _meaning.check_reduction(reduction)
     settings = _adapters.settings_of(operation, keywords)
     true, pred = _check_tensor(y_true, "y_true"), _check_tensor(y_pred, "y_pred")
+    if keywords["validate"]:
+        _check_rows(operation, true, pred, keywords)
     if settings.true_form == "labels":
         true, keywords, settings = _one_hot(true, pred, keywords, settings)
     true, pred = _meaning.match_ranks(*_one_dtype(true, pred))
@@ -261,11 +268,7 @@ def _composed(operation, y_true, y_pred, keywords):
 
 def rows(y_true, y_pred, settings):
     """Each row's divergence along the last axis, of two tensors of one dtype that broadcast."""
-    for name, x in zip(_INPUTS, (y_true, y_pred), strict=True):
-        if not (x.is_cpu or x.is_meta):
-            refuse(
-                name, f"a tensor on the device {x.device}", f"one in the CPU's memory: {name}.cpu()"
-            )
+    _check_devices(y_true, y_pred)
     if y_true.shape != y_pred.shape:
         y_true, y_pred = torch.broadcast_tensors(y_true, y_pred)
     return _rows_op(y_true, y_pred, *settings)
@@ -287,6 +290,32 @@ def _check_tensor(x, name):
             "float16, bfloat16, float32, float64, an integer type or bool: convert it with .to",
         )
     return x
+
+
+def _check_devices(y_true, y_pred):
+    for name, x in zip(_INPUTS, (y_true, y_pred), strict=True):
+        if not (x.is_cpu or x.is_meta):
+            refuse(
+                name, f"a tensor on the device {x.device}", f"one in the CPU's memory: {name}.cpu()"
+            )
+
+
+def _check_rows(operation, y_true, y_pred, keywords):
+    """``validate=True``, by NumPy's own code."""
+    _check_devices(y_true, y_pred)
+    if torch.compiler.is_compiling() or not _is_eager(y_true, y_pred, keywords):
+        _refuse_unknown()
+    with torch.no_grad():
+        prepare(_view(y_true), _view(y_pred), operation, _read(keywords))
+
+
+def _refuse_unknown():
+    raise ValueError(_adapters.UNKNOWN)
+
+
+# Not to be traced: what raises while it is traced runs once more in eager code, for which all values are known.
+_refuse_unknown._torchdynamo_disable = True
+_refuse_unknown._torchdynamo_disable_msg = _adapters.UNKNOWN
 
 
 def _one_dtype(true, pred):

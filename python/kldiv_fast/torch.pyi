@@ -30,6 +30,7 @@ def kl(
     pseudocount: float = 0.0,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> torch.Tensor: ...
 def generalized_kl(
     y_true: torch.Tensor,
@@ -47,6 +48,7 @@ def generalized_kl(
     pseudocount: float = 0.0,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> torch.Tensor: ...
 def jsd(
     y_true: torch.Tensor,
@@ -65,6 +67,7 @@ def jsd(
     pseudocount: float = 0.0,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> torch.Tensor: ...
 def jeffreys(
     y_true: torch.Tensor,
@@ -82,4 +85,5 @@ def jeffreys(
     pseudocount: float = 0.0,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
+    validate: bool = False,
 ) -> torch.Tensor: ...
