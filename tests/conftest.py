@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import kldiv_fast
 import numpy as np
+import pairwise
 import pytest
 from hypothesis import settings
 from isas import selected
@@ -53,7 +54,7 @@ def beside(request, begun):
 
 # ---- the plain run and --long ----
 
-settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
+settings.register_profile("quick", max_examples=200, deadline=None, derandomize=True)
 # Both tell the same of the same code; what draws anew each time is endurance.py.
 settings.register_profile(
     "long",
@@ -69,7 +70,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    settings.load_profile("long" if config.getoption("--long") else "quick")
+    pairwise.makes_all = config.getoption("--long")
+    settings.load_profile("long" if pairwise.makes_all else "quick")
 
 
 @pytest.hookimpl(trylast=True)  # after Hypothesis has marked its tests

@@ -692,7 +692,9 @@ BAD[1, 1] = 0.75
 def test_validate_has_the_error_of_numpy(y_true, options):
     with pytest.raises(ValueError, match=r"y_\w+ has the sum [\d.]+ in row 1") as expected:
         kldiv_fast.kl(y_true, BAD, validate=True, **options)
-    given = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
+    given = {
+        name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in options.items()
+    }
     for x in (y_true, jnp.asarray(y_true)):
         with pytest.raises(ValueError) as ours:
             kl(x, jnp.asarray(BAD), validate=True, **given)
@@ -707,7 +709,7 @@ def test_validate_has_the_error_of_numpy(y_true, options):
 def test_validate_is_refused_beside_tracers(transform, name):
     given = {"y_true": GOOD, "y_pred": GOOD, "sample_weight": array(2)}
     function = transform(lambda x: kl(**given | {name: x}, validate=True))
-    with pytest.raises(ValueError, match="^validate is True where values are not known"):
+    with pytest.raises(ValueError, match=r"^validate is True where values are not known"):
         function(given[name])
 
 

@@ -624,9 +624,14 @@ def test_a_step_through_dynamo(rng, counted):
     np.testing.assert_allclose(ours, step(KERAS_LOSS(), KERAS_METRIC(), False), rtol=1e-5)
 
 
-def test_sample_weight_and_class_weight(rng):
+def test_sample_weight(rng):
     x, y = data(rng)
     both(x, y, sample_weight=rng.random(len(x)).astype(np.float32))
+
+
+@pytest.mark.long  # which Keras makes sample weights of
+def test_class_weight(rng):
+    x, _ = data(rng)
     one_hot = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, len(x))]
     both(x, one_hot, class_weight={i: 0.5 + i for i in range(CLASSES)})
 

@@ -754,7 +754,7 @@ def test_validate_is_refused_where_values_are_not_known(call):
     def function(x):
         return kl(x, x, validate=True)
 
-    with pytest.raises(ValueError, match="^validate is True where values are not known"):
+    with pytest.raises(ValueError, match=r"^validate is True where values are not known"):
         call(function, GOOD)
 
 

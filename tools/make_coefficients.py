@@ -37,6 +37,11 @@ def exp_part(r):
     return mpf(1) / 2 + r / 6 if abs(r) < mpf(10) ** -12 else (exp(r) - 1 - r) / r**2
 
 
+def log_part(r):
+    """Q of log(1 + r) = r Q(r)."""
+    return 1 - r / 2 if abs(r) < mpf(10) ** -12 else log(1 + r) / r
+
+
 def bregman_part(x):
     """Q of e**-x - 1 + x = x**2 Q(x)."""
     return exp_part(-x)
@@ -51,6 +56,8 @@ PARTS = [
         "exp", exp_part, lambda r: max(r**2, mpf("1e-4")) / exp(r), -log(2) / 2, log(2) / 2, (4, 9)
     ),
     Part("bregman", bregman_part, lambda x: 1 / bregman_part(x), mpf(-1), mpf(1), (6, 13)),
+    # u in [2/3, 4/3), by its difference from 1.
+    Part("log", log_part, lambda r: 1 / log_part(r), -mpf(1) / 3, mpf(1) / 3, (8, 19)),
 ]
 
 

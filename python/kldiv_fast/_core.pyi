@@ -48,6 +48,27 @@ def rows(
     forms: tuple[int, int] = (0, 0),
     temperature: float = 1.0,
 ) -> None: ...
+def pairs(
+    y_true: NDArray[Any],
+    y_pred: NDArray[Any],
+    out: NDArray[Any],
+    layout: int,
+    root: bool,
+    center: NDArray[Any] | None,
+    beside_true: NDArray[Any] | None,
+    beside_pred: NDArray[Any] | None,
+    added: float,
+    low: float,
+    high: float,
+    epsilon: float | None,
+    num_threads: int,
+    operation: int,
+    beta: float,
+    scale: float,
+    forms: tuple[int, int],
+    temperature: float,
+    pseudocount: float,
+) -> None: ...
 def sum_of_weights(weight: NDArray[Any] | None, mask: NDArray[Any] | None) -> float: ...
 def operations() -> list[tuple[str, tuple[str, ...]]]: ...
 def forms() -> list[str]: ...

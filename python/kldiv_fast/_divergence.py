@@ -297,13 +297,13 @@ def _rows(problem, out, progress):
     """Every row's value, in a new array (a scalar for one row) or in `out`."""
     shape = problem.arranged.rows
     if out is not None:
-        _check_out(out, shape, problem.dtype)
-    values = _target(out, problem.inputs(), lambda: np.empty(shape, problem.dtype))
+        check_out(out, shape, problem.dtype)
+    values = writable(out, problem.inputs(), lambda: np.empty(shape, problem.dtype))
     problem.run(values, progress=progress)
-    return _delivered(values, out)[()] if out is None else _delivered(values, out)
+    return delivered(values, out)[()] if out is None else delivered(values, out)
 
 
-def _check_out(out, shape, dtype):
+def check_out(out, shape, dtype):
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is of type {type(out).__name__}; expected a NumPy array")
     if out.dtype != dtype:
@@ -314,7 +314,7 @@ def _check_out(out, shape, dtype):
         raise ValueError("out is read-only; expected an array that can be written to")
 
 
-def _target(out, others, fresh):
+def writable(out, others, fresh):
     """Where the core writes: in what the caller gave, where it can, otherwise in a fresh array."""
     return fresh() if out is None or _in_the_way(out, others) else out
 
@@ -325,7 +325,7 @@ def _in_the_way(out, others):
     return repeats or not out.flags.aligned or any(np.may_share_memory(out, x) for x in others)
 
 
-def _delivered(target, out):
+def delivered(target, out):
     if out is None or out is target:
         return target
     out[...] = target
@@ -359,9 +359,9 @@ def _value_and_gradients(problem, wrt, names, upstream, out):
     targets = {}
     for name, make in fresh.items():
         others = [x for other, x in outs.items() if other != name]
-        targets[name] = _target(outs.get(name), [*problem.inputs(), factors, *others], make)
+        targets[name] = writable(outs.get(name), [*problem.inputs(), factors, *others], make)
     total = problem.run(targets.get("rows"), factors, *_views(problem, targets))
-    found = {name: _delivered(target, outs.get(name)) for name, target in targets.items()}
+    found = {name: delivered(target, outs.get(name)) for name, target in targets.items()}
     value = found["rows"] if total is None else problem.mean(total)
     return value if "rows" in outs else value[()], tuple(found[name] for name in names)
 
@@ -391,14 +391,14 @@ def _read_outs(problem, wrt, names, out):
                 f"reduction={problem.reduction!r}"
             )
         outs["rows"], out = out
-        _check_out(outs["rows"], problem.arranged.rows, problem.dtype)
+        check_out(outs["rows"], problem.arranged.rows, problem.dtype)
     given = (out,) if isinstance(wrt, str) else out
     if not isinstance(given, (tuple, list)) or len(given) != len(names):
         raise TypeError(
             f"out is of type {type(out).__name__}; expected a sequence of {len(names)} arrays, as wrt is one"
         )
     for name, array in zip(names, given, strict=True):
-        _check_out(array, problem.given[name].shape, problem.dtype)
+        check_out(array, problem.given[name].shape, problem.dtype)
     return outs | dict(zip(names, given, strict=True))
 
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <new>
 #include <optional>
 #include <string>
@@ -246,6 +247,60 @@ void rows(const std::string &dtype, uintptr_t y_true, uintptr_t y_pred, int64_t 
     }));
 }
 
+// Rows of a matrix's side, and beside them, in rows of their own, each one's scale, base and least value: see kldiv_side.
+kldiv_side side_of(const py::array &rows, const Optional &beside, const char *name) {
+    if (rows.ndim() != 2) throw py::value_error(std::string(name) + " must have two axes");
+    kldiv_side side = {input(rows), rows.shape(0), rows.strides(0), rows.strides(1), nullptr, nullptr, nullptr};
+    if (!beside) return side;
+    if (beside->ndim() != 2 || beside->shape(0) != 3 || beside->shape(1) != rows.shape(0) ||
+        wide_dtype_of(*beside, name) != KLDIV_FLOAT64 || !arrays::has_flags(fields(*beside), py::array::c_style))
+        throw py::value_error(std::string("what stands beside ") + name + " must be three numbers for each row");
+    side.scales = static_cast<const double *>(beside->data());
+    side.bases = side.scales + side.rows;
+    side.least = side.bases + side.rows;
+    return side;
+}
+
+void check_out(const kldiv_pairs_problem &problem, const py::array &out) {
+    const int64_t n = problem.y_true.rows, m = problem.y_pred.rows;
+    const bool fits = problem.layout == KLDIV_CONDENSED ? out.ndim() == 1 && out.shape(0) == n * (n - 1) / 2
+                                                        : out.ndim() == 2 && out.shape(0) == n && out.shape(1) == m;
+    if (!fits || (problem.layout != KLDIV_ALL_PAIRS && n != m)) throw py::value_error("out has the wrong shape");
+}
+
+// kldiv_pairs. With a center, of float32 or float64, pairs are computed the fast way, in its dtype.
+void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int layout, bool root,
+           const Optional &center, const Optional &beside_true, const Optional &beside_pred, double added, double low,
+           double high, std::optional<double> epsilon, int num_threads, int operation, double beta, double scale,
+           const Forms &forms, double temperature, double pseudocount) {
+    if (layout < KLDIV_ALL_PAIRS || layout > KLDIV_CONDENSED) throw py::value_error("there is no such layout");
+    kldiv_pairs_problem problem{};
+    problem.y_true = side_of(y_true, beside_true, "y_true");
+    problem.y_pred = side_of(y_pred, beside_pred, "y_pred");
+    problem.classes = y_true.shape(1);
+    if (y_pred.shape(1) != problem.classes) throw py::value_error("y_true and y_pred must have the same classes");
+    if (forms.first == KLDIV_LABELS) throw py::value_error("labels have no rows of classes");
+    if (center) {
+        problem.dtype = wide_dtype_of(*center, "center");
+        if (!beside_true || !beside_pred || center->ndim() != 1 || center->shape(0) != problem.classes ||
+            !arrays::has_flags(fields(*center), py::array::c_style))
+            throw py::value_error("center must be one number for each class, with numbers beside the rows");
+        problem.center = center->data();
+    }
+    problem.added = added, problem.low = low, problem.high = high;
+    problem.layout = static_cast<kldiv_layout>(layout);
+    problem.root = root;
+    check_out(problem, out);
+    problem.out = target(out, "out");
+    problem.out_strides[0] = out.strides(0);
+    problem.out_strides[1] = out.strides(out.ndim() - 1);
+    problem.options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature, 0, pseudocount);
+    const double elements = static_cast<double>(problem.y_true.rows) * static_cast<double>(problem.y_pred.rows) *
+                            static_cast<double>(problem.classes);
+    raise_status(call_core(problem.options, static_cast<int64_t>(std::min(elements, 0x1p62)),
+                           [&] { return kldiv_pairs(&problem); }));
+}
+
 double sum_of(const Optional &weight, const Optional &mask) {
     if (weight) wide_dtype_of(*weight, "sample_weight");
     if (mask && mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
@@ -265,5 +320,8 @@ void add_run(py::module_ &m) {
     m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
           "scale"_a = 1.0, "forms"_a = kProbs, "temperature"_a = 1.0);
+    m.def("pairs", &pairs, "y_true"_a, "y_pred"_a, "out"_a, "layout"_a, "root"_a, "center"_a, "beside_true"_a,
+          "beside_pred"_a, "added"_a, "low"_a, "high"_a, "epsilon"_a, "num_threads"_a, "operation"_a, "beta"_a,
+          "scale"_a, "forms"_a, "temperature"_a, "pseudocount"_a);
     m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
 }

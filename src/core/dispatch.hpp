@@ -1,12 +1,14 @@
-// Which kernels this machine runs. Included by kldiv.cpp.
+// Which kernels this machine runs. Included by kldiv.cpp and pairs.cpp.
 #pragma once
 #include "kernel.hpp"
 #include "operations.hpp"
+#include "pair_kernel.hpp"
 
 namespace kldiv {
 
 // An operation's kernels in use: the best that this machine can run, until kldiv_select_isa names others.
 const Kernels &current_kernels(kldiv_operation operation);
 const RowwiseKernels &current_rowwise_kernels(int which);  // see operations.hpp
+const PairKernels &current_pair_kernels();
 
 }  // namespace kldiv

@@ -144,6 +144,39 @@ kldiv_status kldiv_rows(const kldiv_options *options, kldiv_dtype dtype, const v
 kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
                         int64_t n, double *total);
 
+/* One side of a matrix of divergences. `rows` lie row_stride bytes from each other, their elements class_stride bytes. What
+ * makes probabilities of them, and the rest for the fast way, is read only where the problem has a center; see pairs.cpp. */
+typedef struct {
+    kldiv_operand rows_of;
+    int64_t rows, row_stride, class_stride;
+    const double *scales; /* of each row: a probability is clip((x + added) * scale, low, high) */
+    const double *bases;  /* of each row: the pair's value is y_true's and y_pred's less the sum over their classes */
+    const double *least;  /* of each row: a value below y_true's and y_pred's together is computed again, exactly. NaN:
+                             always */
+} kldiv_side;
+
+typedef enum {
+    KLDIV_ALL_PAIRS,
+    KLDIV_MIRRORED, /* y_true is y_pred, and the order within a pair means nothing: one half is computed, and copied */
+    KLDIV_CONDENSED /* that half alone, without the diagonal, row after row in one row */
+} kldiv_layout;
+
+typedef struct {
+    kldiv_side y_true, y_pred;
+    int64_t classes;
+    const void *center; /* a distribution near the others', above 0: of `dtype`; NULL: all pairs are computed exactly */
+    kldiv_dtype dtype;  /* float32 or float64: what the fast way computes in */
+    double added, low, high;
+    kldiv_operand out;      /* float32 or float64 */
+    int64_t out_strides[2]; /* in bytes, along y_true's rows and y_pred's; condensed: the second alone */
+    kldiv_layout layout;
+    int root; /* non-zero: square roots */
+    kldiv_options options;
+} kldiv_pairs_problem;
+
+/* The divergence of each row of y_true and each of y_pred. Same bits for any number of threads. */
+kldiv_status kldiv_pairs(const kldiv_pairs_problem *problem);
+
 /* The table's rows: the i-th name, or NULL past the end, and the names of its parameters, by commas. */
 const char *kldiv_operation_name(int i);
 const char *kldiv_operation_parameters(int i);

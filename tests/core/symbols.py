@@ -32,9 +32,10 @@ def symbols(path, *options):
     ]
 
 
-def check_kernel(path, isa):
+def check_kernel(path, kernel):
     found = symbols(path)
-    table = f"kldiv::kernels_{isa}"
+    source = path.name.split(".")[0]  # kernel, row_kernel or pair_kernel
+    table = f"kldiv::{source}s_{kernel.removesuffix('_pairs')}"
     exported = [name for kind, name in found if kind.isupper() and kind != "U"]
     needed = {name for kind, name in found if kind == "U"}
     yield from (f"{name} is weak" for kind, name in found if kind in WEAK)
@@ -50,11 +51,11 @@ def check_kernel(path, isa):
 
 
 def kernels(compiler, folder):
-    """(ISA, object) of every kernel, built by `compiler`."""
+    """(ISA and operation, object) of every kernel, built by `compiler`."""
     settings = [f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_BUILD_TYPE=Release"]
     run("cmake", "-S", SOURCE, "-B", folder, *settings)
     run("cmake", "--build", folder, "--target", "kldiv_core", "-j2")
-    for path in sorted(Path(folder).glob("CMakeFiles/kernel_*.dir/src/core/kernel.cpp.o")):
+    for path in sorted(Path(folder).glob("CMakeFiles/kernel_*.dir/src/core/*kernel.cpp.o")):
         yield re.search(r"kernel_(\w+)\.dir", str(path))[1], path
 
 
@@ -85,10 +86,10 @@ def main():
             built = list(kernels(compiler, folder))
             if not built:
                 sys.exit(f"{compiler}: no kernel object was found")
-            for isa, path in built:
-                new = list(check_kernel(path, isa))
-                faults += [f"{compiler}, {isa}: {fault}" for fault in new]
-                print(f"{compiler}, {isa}: {len(new)} faults")
+            for kernel, path in built:
+                new = list(check_kernel(path, kernel))
+                faults += [f"{compiler}, {kernel}: {fault}" for fault in new]
+                print(f"{compiler}, {kernel}: {len(new)} faults")
     if options.installed:
         libraries = sorted(options.installed.glob("*.so"))
         if len(libraries) != len(LIBRARIES):

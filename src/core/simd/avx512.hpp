@@ -7,6 +7,8 @@
 namespace kldiv {
 namespace {
 
+constexpr int kRegisters = 32;
+
 // Lane l plus lane l + 4, then l + 2, then l + 1.
 inline double tree_of_8(__m512d x) {
     const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));

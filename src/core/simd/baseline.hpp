@@ -10,6 +10,8 @@
 namespace kldiv {
 namespace {
 
+constexpr int kRegisters = 16;
+
 template <class T, class W>
 struct Vec16 {
     using Element = T;
