@@ -206,7 +206,7 @@ def pdist(X, metric="jensenshannon", *, out=None, num_threads=None, **given):
         >>> import numpy as np
         >>> from kldiv_fast.distance import pdist
         >>> pdist(np.array([[8.0, 1.0, 1.0], [1.0, 8.0, 1.0], [4.0, 4.0, 2.0]]), "jsd", base=2).round(4)
-        array([0.4471, 0.1308, 0.1124])
+        array([0.4471, 0.1308, 0.1308])
     """
     return _matrix(_read_metric(metric), (X, X), ("X", "X"), CONDENSED, out, num_threads, given)
 
