@@ -23,6 +23,7 @@ FORMS = [
     "logits",
     "where",
     "validation",
+    "distance",
 ]  # whose whole products would take longer than all else
 
 
