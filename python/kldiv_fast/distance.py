@@ -3,6 +3,7 @@
 The arguments are read here; :mod:`kldiv_fast._pairs` computes.
 """
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -98,80 +99,80 @@ def jensenshannon(p, q, base=None, *, axis=0, keepdims=False):
 
 
 _MATRIX = """\
-    metric : str, default "jensenshannon"
-        "jensenshannon" or "js", which are roots; "jsd", "kl", "generalized_kl", "jeffreys": the
-        divergences of that name, with the first row as `y_true`.
-    out : ndarray, optional
-        Where to write the result, of its shape and dtype. It may overlap the inputs. Its content is
-        undefined after an interrupt (Ctrl-C).
-    num_threads : int, optional
-        At least 1; no more are used than there are processors. Default:
-        :func:`kldiv_fast.get_num_threads`. The result does not depend on it.
-    form : str or a pair of str, default "counts"
-        What the rows are, as in :func:`kldiv_fast.kl`: "counts" are divided by their sums, as SciPy
-        does it; "probs" are clipped to [`epsilon`, 1], as Keras does it; "log_probs"; "logits".
-    epsilon, temperature, pseudocount, base
-        As in :func:`kldiv_fast.kl`.
-    beta : float in [0, 1], default 0.5
-        Of "jsd", "jensenshannon" and "js": the weight of the first row's side.
+metric : str, default "jensenshannon"
+    "jensenshannon" or "js", which are roots; "jsd", "kl", "generalized_kl", "jeffreys": the
+    divergences of that name, with the first row as `y_true`.
+out : ndarray, optional
+    Where to write the result, of its shape and dtype. It may overlap the inputs. Its content is
+    undefined after an interrupt (Ctrl-C).
+num_threads : int, optional
+    At least 1; no more are used than there are processors. Default:
+    :func:`kldiv_fast.get_num_threads`. The result does not depend on it.
+form : str or a pair of str, default "counts"
+    What the rows are, as in :func:`kldiv_fast.kl`: "counts" are divided by their sums, as SciPy
+    does it; "probs" are clipped to [`epsilon`, 1], as Keras does it; "log_probs"; "logits".
+epsilon, temperature, pseudocount, base
+    As in :func:`kldiv_fast.kl`.
+beta : float in [0, 1], default 0.5
+    Of "jsd", "jensenshannon" and "js": the weight of the first row's side.
 """
 
 
 def cdist(XA, XB, metric="jensenshannon", *, out=None, num_threads=None, **given):
     """The divergence of each row of one array and each row of another: ``scipy.spatial.distance.cdist`` for distributions.
 
-        Parameters
-        ----------
-        XA, XB : array_like, of shapes (n, classes) and (m, classes)
-            The rows: what :func:`kldiv_fast.kl` reads, or a sparse array of ``scipy.sparse``, of which a
-            few rows at a time are made dense.
+    Parameters
+    ----------
+    XA, XB : array_like, of shapes (n, classes) and (m, classes)
+        The rows: what :func:`kldiv_fast.kl` reads, or a sparse array of ``scipy.sparse``, of which a
+        few rows at a time are made dense.
     {matrix}
-        Returns
-        -------
-        ndarray, of shape (n, m)
-            float64 if one of the two is float64, of integers or a list; otherwise float32.
+    Returns
+    -------
+    ndarray, of shape (n, m)
+        float64 if one of the two is float64, of integers or a list; otherwise float32.
 
-        Raises
-        ------
-        ValueError
-            If the metric is unknown, an input has not two axes, the widths differ, `out` is of another
-            shape, or an argument is out of its range.
-        TypeError
-            If an input is of a type or dtype that is not among those above, or `out` is of another dtype.
+    Raises
+    ------
+    ValueError
+        If the metric is unknown, an input has not two axes, the widths differ, `out` is of another
+        shape, or an argument is out of its range.
+    TypeError
+        If an input is of a type or dtype that is not among those above, or `out` is of another dtype.
 
-        Notes
-        -----
-        Of counts and probabilities, a row's sum and logarithms are computed once. With a center c above 0
-        and g(a, b) = sum a log(a/b) - a + b::
+    Notes
+    -----
+    Of counts and probabilities, a row's sum and logarithms are computed once. With a center c above 0
+    and g(a, b) = sum a log(a/b) - a + b::
 
-            kl(a, b) = g(a, c) + g(c, b) - sum (a - c) log(b/c)
+        kl(a, b) = g(a, c) + g(c, b) - sum (a - c) log(b/c)
 
-        where all but the last sum belong to one row. Nothing cancels unless two rows are much nearer to
-        each other than to the center, the mean of some rows; such a pair is computed again, by the
-        function for rows. So no value is negative or NaN where both rows are finite and not of zeros,
-        and equal rows are exactly 0 apart. The error, relative to the exact value, is at most 4e-6 in
-        float32 and 4e-13 in float64. Memory beyond inputs and result: less than 8 MB for each thread,
-        and six numbers for each row.
+    where all but the last sum belong to one row. Nothing cancels unless two rows are much nearer to
+    each other than to the center, the mean of some rows; such a pair is computed again, by the
+    function for rows. So no value is negative or NaN where both rows are finite and not of zeros,
+    and equal rows are exactly 0 apart. The error, relative to the exact value, is at most 4e-6 in
+    float32 and 4e-13 in float64, or that of the function for rows. Memory beyond inputs and result:
+    less than 9 MB for each thread, and some numbers for each row.
 
-        Where XA is XB a symmetric metric is computed for one half and copied to the other.
+    Where XA is XB a symmetric metric is computed for one half and copied to the other.
 
-        References
-        ----------
-        .. [1] https://docs.scipy.org/doc/scipy/reference/generated/scipy.spatial.distance.cdist.html
+    References
+    ----------
+    .. [1] https://docs.scipy.org/doc/scipy/reference/generated/scipy.spatial.distance.cdist.html
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from kldiv_fast.distance import cdist
-        >>> topics = np.array([[8.0, 1.0, 1.0], [1.0, 8.0, 1.0], [4.0, 4.0, 2.0]])
-        >>> cdist(topics, topics, "jsd", base=2).round(4)
-        array([[0.    , 0.4471, 0.1308],
-               [0.4471, 0.    , 0.1308],
-               [0.1308, 0.1308, 0.    ]])
-        >>> cdist(topics, topics[:1], "kl").round(4)
-        array([[0.    ],
-               [1.4556],
-               [0.4159]])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.distance import cdist
+    >>> topics = np.array([[8.0, 1.0, 1.0], [1.0, 8.0, 1.0], [4.0, 4.0, 2.0]])
+    >>> cdist(topics, topics, "jsd", base=2).round(4)
+    array([[0.    , 0.4471, 0.1308],
+           [0.4471, 0.    , 0.1308],
+           [0.1308, 0.1308, 0.    ]])
+    >>> cdist(topics, topics[:1], "kl").round(4)
+    array([[0.    ],
+           [1.4556],
+           [0.4159]])
     """
     metric = _read_metric(metric)
     layout = MIRRORED if XA is XB and _is_mirrored(metric, given) else ALL
@@ -181,39 +182,39 @@ def cdist(XA, XB, metric="jensenshannon", *, out=None, num_threads=None, **given
 def pdist(X, metric="jensenshannon", *, out=None, num_threads=None, **given):
     """The divergences of all pairs of an array's rows: ``scipy.spatial.distance.pdist`` for distributions.
 
-        Parameters
-        ----------
-        X : array_like, of shape (n, classes)
-            The rows, as in :func:`cdist`.
+    Parameters
+    ----------
+    X : array_like, of shape (n, classes)
+        The rows, as in :func:`cdist`.
     {matrix}
-        Returns
-        -------
-        ndarray, of shape (n (n - 1) / 2,)
-            Those of the rows 0 and 1, 0 and 2, and so on, 1 and 2, ...: SciPy's condensed form. Of a
-            metric that is not symmetric, the row that comes first is `y_true`.
+    Returns
+    -------
+    ndarray, of shape (n (n - 1) / 2,)
+        Those of the rows 0 and 1, 0 and 2, and so on, 1 and 2, ...: SciPy's condensed form. Of a
+        metric that is not symmetric, the row that comes first is `y_true`.
 
-        Raises
-        ------
-        ValueError, TypeError
-            As :func:`cdist`.
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`cdist`.
 
-        References
-        ----------
-        .. [1] https://docs.scipy.org/doc/scipy/reference/generated/scipy.spatial.distance.pdist.html
+    References
+    ----------
+    .. [1] https://docs.scipy.org/doc/scipy/reference/generated/scipy.spatial.distance.pdist.html
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from kldiv_fast.distance import pdist
-        >>> pdist(np.array([[8.0, 1.0, 1.0], [1.0, 8.0, 1.0], [4.0, 4.0, 2.0]]), "jsd", base=2).round(4)
-        array([0.4471, 0.1308, 0.1308])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.distance import pdist
+    >>> pdist(np.array([[8.0, 1.0, 1.0], [1.0, 8.0, 1.0], [4.0, 4.0, 2.0]]), "jsd", base=2).round(4)
+    array([0.4471, 0.1308, 0.1308])
     """
     return _matrix(_read_metric(metric), (X, X), ("X", "X"), CONDENSED, out, num_threads, given)
 
 
 if cdist.__doc__ is not None:  # python -OO
     for _function in (cdist, pdist):
-        _function.__doc__ = _function.__doc__.replace("{matrix}\n", _MATRIX)
+        _function.__doc__ = inspect.cleandoc(_function.__doc__).replace("{matrix}\n", _MATRIX)
 
 
 # ---- arguments ----
