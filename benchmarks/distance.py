@@ -1,7 +1,7 @@
-"""Matrices of divergences beside SciPy, NumKong, PyTorch and NumPy's product of matrices: prints docs/distance.md's table.
+"""Matrices of divergences beside SciPy, NumKong, PyTorch and NumPy's product of matrices: prints a table.
 
-Needs the extra bench. Each peer is in its best form: inputs made beforehand, compiled, all cores that it can use. SciPy and
-NumKong use one. Of PyTorch as many rows at a time are broadcast as it is fastest with, not the whole, which has no room.
+Needs the extra bench. Inputs are made beforehand, PyTorch is compiled, and each peer has all cores that it can use: SciPy and
+NumKong use one. Of PyTorch some rows at a time are broadcast, for the whole has no room.
 SciPy, whose time is that of a pair times the pairs, is given a twentieth of the rows, and its time taken twenty times.
 """
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 SHAPES = [(1000, 1000), (3000, 46)]  # rows of either side, classes
 DTYPES = [np.float32, np.float64]
 PART = 20  # of SciPy's rows
-TOGETHER = 4_000_000  # elements of a broadcast; more and fewer were slower
+TOGETHER = 4_000_000  # elements of a broadcast
 
 
 def rows(n, classes, dtype, seed):

@@ -15,7 +15,7 @@ import kldiv_fast
 from kldiv_fast._divergence import compute, prepare
 from kldiv_fast._files import InputError, check_output, load, write_rows
 from kldiv_fast._meaning import FORMS, broadcast, is_none
-from kldiv_fast._operations import OPERATIONS
+from kldiv_fast._operations import BY_NAME, OPERATIONS
 
 
 class OutputError(Exception):
@@ -185,7 +185,7 @@ def _number(text: str, option: str, expected: str) -> float:
 
 
 def _operation(name: str):
-    operation = next((row for row in OPERATIONS if row.name == name), None)
+    operation = BY_NAME.get(name)
     if operation is None:
         names = ", ".join(row.name for row in OPERATIONS)
         raise InputError(f"--divergence is {name!r}; expected one of: {names}")

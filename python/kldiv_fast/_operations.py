@@ -380,6 +380,7 @@ def _read_table():
 
 
 OPERATIONS = _read_table()
+BY_NAME = {row.name: row for row in OPERATIONS}
 
 
 def functions():

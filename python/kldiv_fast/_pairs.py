@@ -13,7 +13,7 @@ from kldiv_fast import _core
 from kldiv_fast._arrays import cast
 from kldiv_fast._divergence import prepare
 from kldiv_fast._meaning import FORMS
-from kldiv_fast._operations import OPERATIONS
+from kldiv_fast._operations import BY_NAME, OPERATIONS
 
 ALL, MIRRORED, CONDENSED = range(3)  # kldiv_layout
 
@@ -34,10 +34,8 @@ _NEAR_ON_BASELINE = _NEAR | {np.dtype(np.float32): (2.0**-3, 2.0**-5, 0.0)}
 
 def fill_pairs(options, sides, layout, is_root, out):
     """Write the divergences, or their roots, of all pairs of rows of two arrays of two axes."""
-    low, high = _clip(options)
     _core.pairs(
-        *sides, out, layout, is_root, *_beside(options, sides, out.dtype), options.pseudocount, low, high,
-        options.epsilon, options.threads, options.operation, options.beta, options.scale,
+        *sides, out, layout, is_root, *_beside(options, sides, out.dtype), options.epsilon, options.threads, options.operation, options.beta, options.scale,
         tuple(map(FORMS.index, options.forms)), options.temperature, options.pseudocount,
     )  # fmt: skip
 
@@ -192,7 +190,6 @@ _BASES = {
 
 def _distances(name, options, pair):
     """Of rows and the center, which is of probabilities, in float64: what is lost of them is lost to every pair."""
-    operation = next(row for row in OPERATIONS if row.name == name)
     forms = tuple(
         "probs" if x.ndim == 1 else form for x, form in zip(pair, options.forms, strict=True)
     )
@@ -206,7 +203,7 @@ def _distances(name, options, pair):
     if "counts" in forms:
         given["pseudocount"] = options.pseudocount
     pair = [x.astype(np.float64) if x.ndim == 1 else x for x in pair]
-    problem = prepare(*pair, operation, given)
+    problem = prepare(*pair, BY_NAME[name], given)
     values = np.empty(problem.arranged.rows)
     problem.run(values)
     return values

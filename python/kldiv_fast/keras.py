@@ -18,7 +18,7 @@ from keras.src.backend import set_keras_mask  # which has no public name
 
 from kldiv_fast import _adapters, _meaning
 from kldiv_fast._meaning import Settings
-from kldiv_fast._operations import OPERATIONS
+from kldiv_fast._operations import BY_NAME
 
 __all__ = [
     "JensenShannon",
@@ -168,7 +168,7 @@ class _Rows:
         forms = ("probs", "logits") if from_logits else "probs" if form is None else form
         if "labels" in _meaning.check_form(forms):
             raise ValueError(f"form is {form!r}; labels are for SparseKLDivergence")
-        row = next(row for row in OPERATIONS if row.name == operation)
+        row = BY_NAME[operation]
         given = {"form": forms, "temperature": temperature, **parameters}
         self._settings = _adapters.settings_of(row, _adapters.complete(row, given))
         self.config = parameters | {

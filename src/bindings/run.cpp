@@ -270,9 +270,9 @@ void check_out(const kldiv_pairs_problem &problem, const py::array &out) {
 
 // kldiv_pairs. With a center, of float32 or float64, pairs are computed the fast way, in its dtype.
 void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int layout, bool root,
-           const Optional &center, const Optional &beside_true, const Optional &beside_pred, double added, double low,
-           double high, std::optional<double> epsilon, int num_threads, int operation, double beta, double scale,
-           const Forms &forms, double temperature, double pseudocount) {
+           const Optional &center, const Optional &beside_true, const Optional &beside_pred,
+           std::optional<double> epsilon, int num_threads, int operation, double beta, double scale, const Forms &forms,
+           double temperature, double pseudocount) {
     if (layout < KLDIV_ALL_PAIRS || layout > KLDIV_CONDENSED) throw py::value_error("there is no such layout");
     kldiv_pairs_problem problem{};
     problem.y_true = side_of(y_true, beside_true, "y_true");
@@ -287,7 +287,6 @@ void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int 
             throw py::value_error("center must be one number for each class, with numbers beside the rows");
         problem.center = center->data();
     }
-    problem.added = added, problem.low = low, problem.high = high;
     problem.layout = static_cast<kldiv_layout>(layout);
     problem.root = root;
     check_out(problem, out);
@@ -321,7 +320,7 @@ void add_run(py::module_ &m) {
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
           "scale"_a = 1.0, "forms"_a = kProbs, "temperature"_a = 1.0);
     m.def("pairs", &pairs, "y_true"_a, "y_pred"_a, "out"_a, "layout"_a, "root"_a, "center"_a, "beside_true"_a,
-          "beside_pred"_a, "added"_a, "low"_a, "high"_a, "epsilon"_a, "num_threads"_a, "operation"_a, "beta"_a,
-          "scale"_a, "forms"_a, "temperature"_a, "pseudocount"_a);
+          "beside_pred"_a, "epsilon"_a, "num_threads"_a, "operation"_a, "beta"_a, "scale"_a, "forms"_a, "temperature"_a,
+          "pseudocount"_a);
     m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
 }

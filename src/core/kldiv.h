@@ -149,9 +149,10 @@ kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const v
 typedef struct {
     kldiv_operand rows_of;
     int64_t rows, row_stride, class_stride;
-    const double *scales; /* of each row: a probability is clip((x + added) * scale, low, high) */
-    const double *bases;  /* of each row: the pair's value is y_true's and y_pred's less the sum over their classes */
-    const double *least;  /* of each row: a value below y_true's and y_pred's together is computed again, exactly. NaN:
+    const double
+        *scales; /* of each row: what its elements are times, once a pseudocount is added, before they are clipped */
+    const double *bases; /* of each row: the pair's value is y_true's and y_pred's less the sum over their classes */
+    const double *least; /* of each row: a value below y_true's and y_pred's together is computed again, exactly. NaN:
                              always */
 } kldiv_side;
 
@@ -166,8 +167,7 @@ typedef struct {
     int64_t classes;
     const void *center; /* a distribution near the others', above 0: of `dtype`; NULL: all pairs are computed exactly */
     kldiv_dtype dtype;  /* float32 or float64: what the fast way computes in */
-    double added, low, high;
-    kldiv_operand out;      /* float32 or float64 */
+    kldiv_operand out;  /* float32 or float64 */
     int64_t out_strides[2]; /* in bytes, along y_true's rows and y_pred's; condensed: the second alone */
     kldiv_layout layout;
     int root; /* non-zero: square roots */

@@ -24,6 +24,8 @@
 #include "dispatch.hpp"
 #include "executor.hpp"
 #include "kldiv.h"
+#include "operations.hpp"
+#include "plan.hpp"
 
 namespace kldiv {
 namespace {
@@ -67,8 +69,6 @@ const Pairing *pairing_of(const kldiv_pairs_problem &problem) {
 
 // ---- A call ----
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // What a worker needs for the length of a call.
 struct Workspace {
     std::unique_ptr<char[]> left;    // kTaskRows rows of kPairClasses elements, prepared
@@ -98,7 +98,9 @@ struct Call {
 
     const char *center_at(int64_t k) const { return static_cast<const char *>(problem.center) + k * size; }
     Preparation preparation(Prepared as, double weight) const {
-        return {as, problem.added, problem.low, problem.high, weight};
+        const kldiv_options &options = problem.options;
+        const bool clipped = options.clip && reads_probs(options);
+        return {as, options.pseudocount, clipped ? options.epsilon : 0, clipped ? 1 : HUGE_VAL, weight};
     }
 };
 
