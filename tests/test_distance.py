@@ -288,7 +288,7 @@ def test_an_out_that_does_not_fit(out, error, said):
 @pytest.mark.parametrize("container", ["csr_array", "coo_matrix"])
 @pytest.mark.parametrize("metric", ["jensenshannon", "kl"])
 def test_sparse_rows(metric, container, monkeypatch):
-    monkeypatch.setattr("kldiv_fast.distance._DENSE", 400)  # ten rows at a time
+    monkeypatch.setattr("kldiv_fast._sparse._DENSE", 400)  # ten rows at a time
     dense = np.round(rows(57, 40, 0.1) * 30) + np.eye(57, 40)
     sparse = getattr(scipy.sparse, container)(dense)
     given = {"pseudocount": 1.0}

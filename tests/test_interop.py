@@ -323,11 +323,6 @@ def sparse(kind):
 
 
 REFUSED = {
-    "scipy csr_matrix": lambda: sparse("csr_matrix"),
-    "scipy csc_array": lambda: sparse("csc_array"),
-    "scipy coo_array": lambda: sparse("coo_array"),
-    "scipy dok_array": lambda: sparse("dok_array"),
-    "scipy lil_matrix": lambda: sparse("lil_matrix"),
     "generator": lambda: (row for row in T),
     "map": lambda: map(list, T),
     "zip": lambda: zip(*T.T, strict=True),

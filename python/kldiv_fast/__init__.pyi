@@ -29,7 +29,10 @@ class _SupportsDlpack(Protocol):
     def __dlpack__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __dlpack_device__(self, /) -> tuple[Any, Any]: ...
 
-_Array: TypeAlias = ArrayLike | _SupportsDlpack
+class _Sparse(Protocol):  # of scipy.sparse
+    def tocsr(self, /) -> Any: ...
+
+_Array: TypeAlias = ArrayLike | _SupportsDlpack | _Sparse
 _Float: TypeAlias = np.float32 | np.float64
 _Argument: TypeAlias = Literal["y_true", "y_pred"]
 _Form: TypeAlias = Literal["probs", "counts", "log_probs", "logits"]

@@ -43,6 +43,7 @@ from kldiv_fast._meaning import (
     scale_of_base,
     weights_of,
 )
+from kldiv_fast._sparse import is_sparse, rows_of, stand_in, tiles
 from kldiv_fast._validation import check_rows
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -151,10 +152,35 @@ class Problem(NamedTuple):
     options: Options
     reduction: str | None
     divisor: float
+    sources: dict  # of sparse rows, for which arrays of their shape stand in `arranged`
+    sources_at: int  # the batch's axis that they lie along
 
     def run(self, out=None, upstream=None, grad_true=None, grad_pred=None, progress=None):
         """The core's sum. `progress` is called with the fraction that is done, now and then, and may end the call by raising."""
-        a, options = self.arranged, self.options
+        if self.sources:
+            return self._run_tiles(out, upstream, grad_true, grad_pred)
+        return self._run(self.arranged, out, upstream, grad_true, grad_pred, progress)
+
+    def _run_tiles(self, out, upstream, *gradients):
+        """As run: gradients of rows that all tiles share are added up."""
+        totals = []
+        for tile in tiles(self.arranged, self.sources, self.sources_at):
+            views = [tile.cut(g, 1) for g in gradients]
+            begun = [
+                bool(totals) and g is whole and g is not None
+                for g, whole in zip(views, gradients, strict=True)
+            ]
+            parts = [np.empty_like(g) if more else g for g, more in zip(views, begun, strict=True)]
+            totals.append(
+                self._run(tile.arranged, tile.cut(out, 0), tile.cut(upstream, 0), *parts, None)
+            )
+            for g, part, more in zip(views, parts, begun, strict=True):
+                if more:
+                    g += part
+        return sum(totals) if out is None else None
+
+    def _run(self, a, out, upstream, grad_true, grad_pred, progress):
+        options = self.options
         forms = tuple(map(FORMS.index, options.forms))
         return _core.run(
             a.true, a.pred, a.class_ndim, a.rows, a.weights.weight, a.weights.mask, out,
@@ -163,9 +189,15 @@ class Problem(NamedTuple):
             options.pseudocount, a.where,
         )  # fmt: skip
 
+    def check_rows(self):
+        if not self.sources:
+            return check_rows(self.arranged, self.options.forms)
+        for tile in tiles(self.arranged, self.sources, self.sources_at):
+            check_rows(tile.arranged, self.options.forms, (self.sources_at, tile.first))
+
     def inputs(self):
         where, weights = self.arranged.where, self.arranged.weights
-        beside = (where, weights.weight, weights.mask)
+        beside = (where, weights.weight, weights.mask, *(x.data for x in self.sources.values()))
         return [x for x in (*self.given.values(), *beside) if x is not None]
 
     def mean(self, total):
@@ -188,8 +220,8 @@ def prepare(y_true, y_pred, operation, given, called=""):
     check_validate(keywords["validate"])
     ignored = check_ignore_class(keywords["ignore_class"], options.forms)
     check_reduction(reduction)
-    pred = as_array(y_pred, "y_pred")
-    true = as_array(y_true, "y_true")
+    pred = _read_rows(y_pred, "y_pred")
+    true = _read_rows(y_true, "y_true")
     where, mask = _read_where(keywords["where"]), _read_mask(keywords["mask"])
     if is_sequence(y_pred):
         pred = pred.astype(np.float64)
@@ -202,9 +234,8 @@ def prepare(y_true, y_pred, operation, given, called=""):
         check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
     weights = _read_weights(keywords["sample_weight"], mask, reduction)
     arranged = _arrange(true, pred, axis, weights, where)
-    if keywords["validate"]:
-        check_rows(arranged, options.forms)
-    return Problem(
+    sources, sources_at = _read_sources(y_true, y_pred, axis, (true, pred))
+    problem = Problem(
         given={"y_true": true, "y_pred": pred},
         axis=axis,
         arranged=arranged,
@@ -212,7 +243,25 @@ def prepare(y_true, y_pred, operation, given, called=""):
         options=options,
         reduction=reduction,
         divisor=divisor(reduction, arranged.rows, arranged.weights, _core.sum_of_weights),
+        sources=sources,
+        sources_at=sources_at,
     )
+    if keywords["validate"]:
+        problem.check_rows()
+    return problem
+
+
+def _read_rows(x, name):
+    return as_array(stand_in(x, name) if is_sparse(x) else x, name)
+
+
+def _read_sources(y_true, y_pred, axis, arrays):
+    given = {"true": y_true, "pred": y_pred}
+    given = {name: x for name, x in given.items() if is_sparse(x)}
+    if not given:
+        return {}, 0
+    ndim = max(x.ndim for x in match_ranks(*arrays))
+    return {name: rows_of(x, f"y_{name}", axis, ndim) for name, x in given.items()}, ndim - 2
 
 
 def _read_where(where):

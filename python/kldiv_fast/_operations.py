@@ -113,8 +113,8 @@ y_true, y_pred : array_like, of shapes (..., classes) that broadcast
     float16, bfloat16 (``ml_dtypes``), float32 and float64 arrays are read in place, whatever their
     strides; integers, bools and foreign byte orders are converted a block at a time. CPU tensors of
     PyTorch, TensorFlow and JAX, tables of pandas, polars, pyarrow and xarray, and lists are
-    accepted. Two tables whose labels of the classes differ are an error. A 0-d or 1-d input is one
-    row.
+    accepted; sparse arrays of ``scipy.sparse`` are made dense a tile at a time. Two tables whose
+    labels of the classes differ are an error. A 0-d or 1-d input is one row.
 """
 
 # What the core's forms are.

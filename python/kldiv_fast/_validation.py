@@ -20,15 +20,18 @@ _EXPECTED = {
 }  # fmt: skip
 
 
-def check_rows(arranged, forms):
-    """A ValueError that names the first row which is not what its form says. Rows and classes that are left out may be anything."""
+def check_rows(arranged, forms, first=(0, 0)):
+    """A ValueError that names the first row which is not what its form says. Rows and classes that are left out may be anything.
+
+    `first`: an axis of the rows, and the number of the first one along it, where these are some of a call's.
+    """
     sides = (("y_true", arranged.true), ("y_pred", arranged.pred))
     for (name, x), form in zip(sides, forms, strict=True):
         if form != "labels":  # whose range is always checked
-            _check_side(name, x, form, arranged)
+            _check_side(name, x, form, arranged, first)
 
 
-def _check_side(name, x, form, arranged):
+def _check_side(name, x, form, arranged, first):
     operands = [x] + [np.asarray(True) if given is None else given for given in _present(arranged)]
     # Of the shape that these have together: a row that is broadcast is looked at once, with all its classes.
     of_classes = (arranged.true, arranged.pred)
@@ -39,11 +42,12 @@ def _check_side(name, x, form, arranged):
     classes = math.prod(shape[len(batch) :])
     tolerance = _tolerance(form, x.dtype, classes)
     step = max(1, _BLOCK // max(1, classes))
-    for first in range(0, math.prod(batch), step):
-        numbers = np.arange(first, min(first + step, math.prod(batch)))
+    for start in range(0, math.prod(batch), step):
+        numbers = np.arange(start, min(start + step, math.prod(batch)))
         index = np.unravel_index(numbers, batch) if batch else ()
         rows = [_rows(operand, index) for operand in operands]
-        _check_block(name, form, rows, tolerance, index)
+        told = [i + first[1] if axis == first[0] else i for axis, i in enumerate(index)]
+        _check_block(name, form, rows, tolerance, told)
 
 
 def _present(arranged):

@@ -9,16 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 import kldiv_fast
-from kldiv_fast._arrays import as_array, is_a, is_float, is_sequence
+from kldiv_fast._arrays import as_array, is_float, is_sequence
 from kldiv_fast._divergence import DEFAULTS, Options, check_out, delivered, writable
 from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import check_axes, result_dtype
 from kldiv_fast._operations import BY_NAME
 from kldiv_fast._pairs import ALL, CONDENSED, MIRRORED, fill_pairs
+from kldiv_fast._sparse import dense_rows, is_sparse, step_of
 
 __all__ = ["cdist", "jensenshannon", "pdist"]
-
-_DENSE = 1 << 19  # elements of sparse rows that are made dense together
 
 
 class _Metric(NamedTuple):
@@ -255,7 +254,7 @@ def _read_options(metric, num_threads, given):
 
 
 def _read_rows(x, name):
-    if is_a(x, "scipy.sparse", "sparray", "spmatrix"):
+    if is_sparse(x):
         rows = x.tocsr()
     else:
         rows = as_array(x, name)
@@ -302,19 +301,14 @@ def _matrix(metric, inputs, names, layout, out, num_threads, given):
 def _fill_by_blocks(options, sides, layout, is_root, out):
     """Of sparse rows: a few at a time made dense, on either side."""
     a, b = sides
-    step = max(1, _DENSE // max(1, a.shape[1]))
+    step = step_of(a.shape[1])
     for i in range(0, a.shape[0], step):
-        left = _dense(a, i, step)
+        left = dense_rows(a, i, step)
         for j in range(i if layout != ALL else 0, b.shape[0], step):
-            right = _dense(b, j, step)
+            right = dense_rows(b, j, step)
             values = np.empty((len(left), len(right)), out.dtype)
             fill_pairs(options, (left, right), ALL, is_root, values)
             _place(values, i, j, layout, out, a.shape[0])
-
-
-def _dense(x, first, step):
-    rows = x[first : first + step]
-    return rows if isinstance(rows, np.ndarray) else rows.toarray()
 
 
 def _place(values, i, j, layout, out, n):
