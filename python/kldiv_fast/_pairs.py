@@ -19,6 +19,7 @@ ALL, MIRRORED, CONDENSED = range(3)  # kldiv_layout
 
 _BLOCK = 1 << 16  # elements that are converted together
 _SAMPLE = 64  # rows of either side that the center is the mean of
+_FAR = 2.0**-3  # from the center: what float32 loses of it is below 2e-7
 _UNIFORM = 0.02  # of the center: it is above 0 wherever a row may be
 
 # A pair is computed exactly where its value is below what the two rows have together of these parts: of their divergences
@@ -160,13 +161,13 @@ def _kl_bases(options, sides, described, center):
 
 
 def _generalized_bases(options, sides, _, center):
-    true = _distances("generalized_kl", options, (sides[0], center))
-    pred = _distances("generalized_kl", options, (center, sides[1]))
+    true = _distances("generalized_kl", options, sides[0], center)
+    pred = _distances("generalized_kl", options, sides[1], center, swapped=True)
     return (true, true), (pred, pred)
 
 
 def _jeffreys_bases(options, sides, _, center):
-    found = [_distances("jeffreys", options, (x, center)) for x in sides]
+    found = [_distances("jeffreys", options, x, center) for x in sides]
     return [(distances, distances) for distances in found]
 
 
@@ -175,7 +176,7 @@ def _jsd_bases(options, sides, described, center):
     weights = options.beta, 1 - options.beta
     found = []
     for x, rows, weight in zip(sides, described, weights, strict=True):
-        distances = _distances("generalized_kl", options, (x, center))
+        distances = _distances("generalized_kl", options, x, center)
         found.append((weight * distances, weight * (distances + (rows.sums - of_center))))
     return found
 
@@ -188,22 +189,32 @@ _BASES = {
 }
 
 
-def _distances(name, options, pair):
-    """Of rows and the center, which is of probabilities, in float64: what is lost of them is lost to every pair."""
-    forms = tuple(
-        "probs" if x.ndim == 1 else form for x, form in zip(pair, options.forms, strict=True)
-    )
-    epsilon = None if "counts" in forms else options.epsilon
+def _distances(name, options, rows, center, swapped=False):
+    """Divergences of rows from the center or, swapped, of it from them.
+
+    What is lost of them is lost to every pair: in float32 a rounding divided by the root. Where that is much, in float64.
+    """
+    found = _divergences(name, options, rows, center, swapped)
+    if center.dtype == np.float32:
+        near = found < _FAR
+        if near.any():
+            wide = center.astype(np.float64)
+            found[near] = _divergences(name, options, rows[near], wide, swapped)
+    return found
+
+
+def _divergences(name, options, rows, center, swapped):
+    sides = [(rows, options.forms[0]), (center, "probs")]
+    (true, pred), forms = zip(*(sides[::-1] if swapped else sides), strict=True)
     given = {
         "form": forms,
-        "epsilon": epsilon,
+        "epsilon": None if "counts" in forms else options.epsilon,
         "reduction": "none",
         "num_threads": options.threads or None,
     }
     if "counts" in forms:
         given["pseudocount"] = options.pseudocount
-    pair = [x.astype(np.float64) if x.ndim == 1 else x for x in pair]
-    problem = prepare(*pair, BY_NAME[name], given)
+    problem = prepare(true, pred, BY_NAME[name], given)
     values = np.empty(problem.arranged.rows)
     problem.run(values)
     return values
