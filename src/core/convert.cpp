@@ -27,26 +27,18 @@ struct Bool {
     operator double() const { return byte != 0; }
 };
 
-template <class Source, bool Swapped>
+template <class Source>
 Source read(const char *src) {
-    unsigned char bytes[sizeof(Source)];
-    std::memcpy(bytes, src, sizeof bytes);
-    if (Swapped)
-        for (unsigned i = 0; i < sizeof bytes / 2; ++i) {
-            const unsigned char byte = bytes[i];
-            bytes[i] = bytes[sizeof bytes - 1 - i];
-            bytes[sizeof bytes - 1 - i] = byte;
-        }
     Source x;
-    std::memcpy(&x, bytes, sizeof x);
+    std::memcpy(&x, src, sizeof x);
     return x;
 }
 
 // One row. The strides that matter most are constants, so that the compiler can use vectors.
-template <class Source, class Target, bool Swapped>
+template <class Source, class Target>
 void pack_row(const char *src, int64_t stride, int64_t n, Target *dst) {
     constexpr int64_t size = sizeof(Source);
-    const auto element = [](const char *at) { return static_cast<Target>(read<Source, Swapped>(at)); };
+    const auto element = [](const char *at) { return static_cast<Target>(read<Source>(at)); };
     if (stride == size)
         for (int64_t i = 0; i < n; ++i) dst[i] = element(src + i * size);
     else if (stride == 2 * size)
@@ -69,10 +61,13 @@ template <>
 constexpr int kSquare<double, double> = 2;
 
 inline void turn_square(const char *src, int64_t col_stride, float *dst, int64_t cols) {
-    __m128 column[4];
-    for (int c = 0; c < 4; ++c) column[c] = _mm_loadu_ps(reinterpret_cast<const float *>(src + c * col_stride));
-    _MM_TRANSPOSE4_PS(column[0], column[1], column[2], column[3]);
-    for (int r = 0; r < 4; ++r) _mm_storeu_ps(dst + r * cols, column[r]);
+    const auto column = [&](int c) { return _mm_loadu_ps(reinterpret_cast<const float *>(src + c * col_stride)); };
+    __m128 a = column(0), b = column(1), c = column(2), d = column(3);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(dst, a);
+    _mm_storeu_ps(dst + cols, b);
+    _mm_storeu_ps(dst + 2 * cols, c);
+    _mm_storeu_ps(dst + 3 * cols, d);
 }
 
 inline void turn_square(const char *src, int64_t col_stride, double *dst, int64_t cols) {
@@ -83,9 +78,9 @@ inline void turn_square(const char *src, int64_t col_stride, double *dst, int64_
 }
 #endif
 
-template <class Source, class Target, bool Swapped>
+template <class Source, class Target>
 void pack_columns(const Grid &grid, Target *dst) {
-    constexpr int side = Swapped ? 1 : kSquare<Source, Target>;
+    constexpr int side = kSquare<Source, Target>;
     int64_t c = 0;
     if constexpr (side > 1) {
         if (grid.row_stride == sizeof(Source) && grid.rows % side == 0)
@@ -97,35 +92,83 @@ void pack_columns(const Grid &grid, Target *dst) {
     for (; c < grid.cols; ++c)
         for (int64_t r = 0; r < grid.rows; ++r) {
             const char *at = grid.data + r * grid.row_stride + c * grid.col_stride;
-            dst[r * grid.cols + c] = static_cast<Target>(read<Source, Swapped>(at));
+            dst[r * grid.cols + c] = static_cast<Target>(read<Source>(at));
         }
 }
 
-template <class Source, class Target, bool Swapped>
+template <class Source, class Target>
 void pack_grid(const Grid &grid, Target *dst) {
     if (runs_down(grid.row_stride, grid.col_stride)) {
-        pack_columns<Source, Target, Swapped>(grid, dst);
+        pack_columns<Source, Target>(grid, dst);
     } else if (grid.row_stride == grid.cols * grid.col_stride) {
-        pack_row<Source, Target, Swapped>(grid.data, grid.col_stride, grid.rows * grid.cols, dst);
+        pack_row<Source, Target>(grid.data, grid.col_stride, grid.rows * grid.cols, dst);
     } else if (grid.row_stride == 0) {
-        pack_row<Source, Target, Swapped>(grid.data, grid.col_stride, grid.cols, dst);
+        pack_row<Source, Target>(grid.data, grid.col_stride, grid.cols, dst);
         for (int64_t r = 1; r < grid.rows; ++r) std::memcpy(dst + r * grid.cols, dst, grid.cols * sizeof(Target));
     } else {
         for (int64_t r = 0; r < grid.rows; ++r)
-            pack_row<Source, Target, Swapped>(grid.data + r * grid.row_stride, grid.col_stride, grid.cols,
-                                              dst + r * grid.cols);
+            pack_row<Source, Target>(grid.data + r * grid.row_stride, grid.col_stride, grid.cols, dst + r * grid.cols);
     }
 }
 
 template <class Source>
-void pack_from(const kldiv_operand &source, const Grid &grid, kldiv_dtype to, void *dst) {
-    if (to == KLDIV_FLOAT32) {
-        float *target = static_cast<float *>(dst);
-        source.swapped ? pack_grid<Source, float, true>(grid, target) : pack_grid<Source, float, false>(grid, target);
-    } else {
-        double *target = static_cast<double *>(dst);
-        source.swapped ? pack_grid<Source, double, true>(grid, target) : pack_grid<Source, double, false>(grid, target);
+void pack_from(const Grid &grid, kldiv_dtype to, void *dst) {
+    if (to == KLDIV_FLOAT32)
+        pack_grid<Source>(grid, static_cast<float *>(dst));
+    else
+        pack_grid<Source>(grid, static_cast<double *>(dst));
+}
+
+void pack_native(kldiv_dtype from, const Grid &grid, kldiv_dtype to, void *dst) {
+    switch (from) {
+        case KLDIV_FLOAT32: return pack_from<float>(grid, to, dst);
+        case KLDIV_FLOAT64: return pack_from<double>(grid, to, dst);
+        case KLDIV_FLOAT16: return pack_from<Float16>(grid, to, dst);
+        case KLDIV_BFLOAT16: return pack_from<BFloat16>(grid, to, dst);
+        case KLDIV_BOOL: return pack_from<Bool>(grid, to, dst);
+        case KLDIV_INT8: return pack_from<int8_t>(grid, to, dst);
+        case KLDIV_UINT8: return pack_from<uint8_t>(grid, to, dst);
+        case KLDIV_INT16: return pack_from<int16_t>(grid, to, dst);
+        case KLDIV_UINT16: return pack_from<uint16_t>(grid, to, dst);
+        case KLDIV_INT32: return pack_from<int32_t>(grid, to, dst);
+        case KLDIV_UINT32: return pack_from<uint32_t>(grid, to, dst);
+        case KLDIV_INT64: return pack_from<int64_t>(grid, to, dst);
+        case KLDIV_UINT64: return pack_from<uint64_t>(grid, to, dst);
     }
+}
+
+// ---- Foreign byte orders: some elements of a row at a time are turned round, of whatever type they are ----
+
+uint16_t turned(uint16_t x) { return static_cast<uint16_t>(x << 8 | x >> 8); }
+uint32_t turned(uint32_t x) {
+    return static_cast<uint32_t>(turned(static_cast<uint16_t>(x))) << 16 | turned(static_cast<uint16_t>(x >> 16));
+}
+uint64_t turned(uint64_t x) {
+    return static_cast<uint64_t>(turned(static_cast<uint32_t>(x))) << 32 | turned(static_cast<uint32_t>(x >> 32));
+}
+
+template <class Bits>
+void turn_row(const char *src, int64_t stride, int64_t n, void *dst) {
+    Bits *to = static_cast<Bits *>(dst);
+    for (int64_t i = 0; i < n; ++i) to[i] = turned(read<Bits>(src + i * stride));
+}
+
+constexpr int64_t kTurned = 256;  // elements that are turned together
+
+void pack_swapped(kldiv_dtype from, const Grid &grid, kldiv_dtype to, void *dst) {
+    const int64_t size = item_size(from);
+    const auto turn_some = size == 2 ? turn_row<uint16_t> : size == 4 ? turn_row<uint32_t> : turn_row<uint64_t>;
+    uint64_t block[kTurned];
+    const bool is_one_row = grid.row_stride == grid.cols * grid.col_stride;
+    const int64_t rows = is_one_row ? 1 : grid.rows, cols = is_one_row ? grid.rows * grid.cols : grid.cols;
+    char *at = static_cast<char *>(dst);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < cols; c += kTurned) {
+            const int64_t n = std::min(kTurned, cols - c);
+            turn_some(grid.data + r * grid.row_stride + c * grid.col_stride, grid.col_stride, n, block);
+            pack_native(from, {reinterpret_cast<char *>(block), 1, n * size, n, size}, to, at);
+            at += n * item_size(to);
+        }
 }
 
 template <class Source, class Target>
@@ -156,21 +199,8 @@ void stream_bytes(char *dst, const char *src, int64_t n) { std::memcpy(dst, src,
 }  // namespace
 
 void pack(const kldiv_operand &source, const Grid &grid, kldiv_dtype to, void *dst) {
-    switch (source.dtype) {
-        case KLDIV_FLOAT32: return pack_from<float>(source, grid, to, dst);
-        case KLDIV_FLOAT64: return pack_from<double>(source, grid, to, dst);
-        case KLDIV_FLOAT16: return pack_from<Float16>(source, grid, to, dst);
-        case KLDIV_BFLOAT16: return pack_from<BFloat16>(source, grid, to, dst);
-        case KLDIV_BOOL: return pack_from<Bool>(source, grid, to, dst);
-        case KLDIV_INT8: return pack_from<int8_t>(source, grid, to, dst);
-        case KLDIV_UINT8: return pack_from<uint8_t>(source, grid, to, dst);
-        case KLDIV_INT16: return pack_from<int16_t>(source, grid, to, dst);
-        case KLDIV_UINT16: return pack_from<uint16_t>(source, grid, to, dst);
-        case KLDIV_INT32: return pack_from<int32_t>(source, grid, to, dst);
-        case KLDIV_UINT32: return pack_from<uint32_t>(source, grid, to, dst);
-        case KLDIV_INT64: return pack_from<int64_t>(source, grid, to, dst);
-        case KLDIV_UINT64: return pack_from<uint64_t>(source, grid, to, dst);
-    }
+    const bool is_foreign = source.swapped && item_size(source.dtype) > 1;
+    (is_foreign ? pack_swapped : pack_native)(source.dtype, grid, to, dst);
 }
 
 void unpack(const void *src, kldiv_dtype from, kldiv_dtype to, const Grid &grid) {
