@@ -18,6 +18,12 @@ from isas import selected
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """``-n auto``: no more than have room, with three frameworks in each."""
+    return min(kldiv_fast.get_num_threads(), 4)
+
+
 def pytest_report_header():
     return f"kldiv_fast ISAs: {', '.join(kldiv_fast.available_isas())}"
 
