@@ -20,8 +20,6 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-# A file's tests stay in one process: what a test waits for is begun by its file (`@pytest.mark.beside`).
-PARALLEL = ["-n", "auto", "--dist", "loadfile"]
 SOURCES = ["src", "tests", "benchmarks"]
 # What a pre-commit hook's repository is called on PyPI: lint runs the versions that .pre-commit-config.yaml names.
 HOOKS = {
@@ -55,14 +53,14 @@ def cpp_files():
 def tests(session):
     """The tests, parity with the frameworks included: the README's command."""
     session.install(".[test]")
-    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(default=False)
 def long(session):
     """The cases that the README's command leaves out: whole products, 20,000 generated calls."""
     session.install(".[test]")
-    session.run("python", "-m", "pytest", *PARALLEL, "--long", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", "--long", *session.posargs)
 
 
 @nox.session

@@ -18,6 +18,9 @@ from isas import selected
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = "test_keras_adapter.py"  # begins first, lest other processes wait for the one that has it
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """``-n auto``: no more than have room, with three frameworks in each."""
@@ -78,6 +81,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     pairwise.makes_all = config.getoption("--long")
     settings.load_profile("long" if pairwise.makes_all else "quick")
+    if getattr(config.option, "dist", "no") != "no":  # what a test waits for is begun by its file
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
 
 
 @pytest.hookimpl(trylast=True)  # after Hypothesis has marked its tests
@@ -91,6 +96,7 @@ def pytest_collection_modifyitems(config, items):
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     paths = {item.path: place for place, item in enumerate(kept)}
+    paths |= {path: -1 for path in paths if path.name == LONGEST}
     items[:] = sorted(
         kept, key=lambda x: (paths[x.path], x.get_closest_marker("beside") is not None)
     )
