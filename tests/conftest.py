@@ -18,15 +18,6 @@ from isas import selected
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = "test_keras_adapter.py"  # begins first, lest other processes wait for the one that has it
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """``-n auto``: no more than have room, with three frameworks in each."""
-    return min(kldiv_fast.get_num_threads(), 4)
-
-
 def pytest_report_header():
     return f"kldiv_fast ISAs: {', '.join(kldiv_fast.available_isas())}"
 
@@ -76,6 +67,15 @@ settings.register_profile(
 def pytest_addoption(parser):
     text = "run what the plain run leaves out: tests marked long, and 20,000 generated calls"
     parser.addoption("--long", action="store_true", help=text)
+
+
+LONGEST = "test_keras_adapter.py"  # begins first, lest other processes wait for the one that has it
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """``-n auto``: no more than have room, with three frameworks in each."""
+    return min(kldiv_fast.get_num_threads(), 4)
 
 
 def pytest_configure(config):

@@ -3,6 +3,7 @@
 import itertools
 import re
 import runpy
+import tracemalloc
 from pathlib import Path
 
 import kldiv_fast
@@ -298,6 +299,27 @@ def test_sparse_rows(metric, container, monkeypatch):
     np.testing.assert_allclose(
         pdist(sparse, metric, **given), pdist(dense, metric, **given), rtol=1e-11
     )
+
+
+@pytest.mark.parametrize("side", ["XA", "XB"])
+def test_sparse_rows_that_are_refused_are_named(side):
+    given = {"XA": rows(5, 9), "XB": rows(6, 9)}
+    given[side] = scipy.sparse.csr_array(given[side] * 1j)
+    with pytest.raises(TypeError, match=f"{side} is of dtype complex128"):
+        cdist(**given)
+
+
+# ---- memory ----
+
+
+def test_no_copy_of_rows_near_the_center():
+    a = (100 + np.random.default_rng(0).random((400, 10_000))).astype(np.float32)
+    out = np.empty((400, 400), np.float32)
+    tracemalloc.start()
+    cdist(a, a, "kl", out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < a.nbytes / 4
 
 
 # ---- scikit-learn ----

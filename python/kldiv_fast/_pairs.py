@@ -199,11 +199,12 @@ def _distances(name, options, rows, center, swapped=False):
         near = found < _FAR
         if near.any():
             wide = center.astype(np.float64)
-            found[near] = _divergences(name, options, rows[near], wide, swapped)
+            again = _divergences(name, options, rows, wide, swapped, mask=near)
+            np.copyto(found, again, where=near)
     return found
 
 
-def _divergences(name, options, rows, center, swapped):
+def _divergences(name, options, rows, center, swapped, mask=None):
     sides = [(rows, options.forms[0]), (center, "probs")]
     (true, pred), forms = zip(*(sides[::-1] if swapped else sides), strict=True)
     given = {
@@ -211,6 +212,7 @@ def _divergences(name, options, rows, center, swapped):
         "epsilon": None if "counts" in forms else options.epsilon,
         "reduction": "none",
         "num_threads": options.threads or None,
+        "mask": mask,
     }
     if "counts" in forms:
         given["pseudocount"] = options.pseudocount

@@ -55,8 +55,8 @@ class Tile(NamedTuple):
 
 def tiles(arranged, sources, at):
     """The tiles of an arranged call. `sources`: by name, "true" or "pred"; `at`: the batch's axis that their rows lie along."""
-    n = max(rows.shape[0] for rows in sources.values())
-    step = step_of(arranged.true.shape[-1]) if n > 1 else None
+    n, classes = (max(x.shape[i] for x in sources.values()) for i in range(2))
+    step = step_of(classes) if n > 1 else None
     for first in range(0, max(1, n), step or 1):
         yield _tile(arranged, sources, at, slice(first, first + step if step else None))
 

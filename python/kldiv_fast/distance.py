@@ -15,7 +15,7 @@ from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import check_axes, result_dtype
 from kldiv_fast._operations import BY_NAME
 from kldiv_fast._pairs import ALL, CONDENSED, MIRRORED, fill_pairs
-from kldiv_fast._sparse import dense_rows, is_sparse, step_of
+from kldiv_fast._sparse import dense_rows, is_sparse, stand_in, step_of
 
 __all__ = ["cdist", "jensenshannon", "pdist"]
 
@@ -255,6 +255,7 @@ def _read_options(metric, num_threads, given):
 
 def _read_rows(x, name):
     if is_sparse(x):
+        as_array(stand_in(x, name), name)  # refuses what can't be read
         rows = x.tocsr()
     else:
         rows = as_array(x, name)
