@@ -15,13 +15,13 @@ UNKNOWN = (
 )
 
 
-def functions(module, compute, template):
+def functions(module, compute, template, **more):
     """By name, a public function of `module` for each divergence.
 
     It is ``compute(operation, y_true, y_pred, given)``, with `given` the keywords of the call that
-    :func:`complete` makes whole.
+    :func:`complete` makes whole. `more`: keywords beyond those that all adapters have, with their defaults.
     """
-    return {row.name: _function(row, module, compute, template) for row in OPERATIONS}
+    return {row.name: _function(row, module, compute, template, more) for row in OPERATIONS}
 
 
 def complete(operation, given):
@@ -72,8 +72,8 @@ def _defaults(operation):
     return operation.defaults() | _DEFAULTS
 
 
-def _function(operation, module, compute, template):
-    defaults = _defaults(operation)
+def _function(operation, module, compute, template, more):
+    defaults = _defaults(operation) | more
 
     def divergence(y_true, y_pred, **given):
         for name in given:

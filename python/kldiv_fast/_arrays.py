@@ -45,6 +45,17 @@ def is_a(x, module, *names):
     return module is not None and isinstance(x, tuple(getattr(module, name, ()) for name in names))
 
 
+def lazy_part(x):
+    """`x`, or the chunked array that a DataArray of xarray stands around."""
+    is_chunked = is_a(x, "xarray", "DataArray") and x.chunks is not None
+    return x.data if is_chunked else x
+
+
+def is_lazy(x):
+    """Whether `x` is a Dask array, or one of xarray around such."""
+    return "dask.array" in sys.modules and is_a(lazy_part(x), "dask.array", "Array")
+
+
 # ---- dtypes ----
 
 

@@ -29,6 +29,8 @@ def run(
     forms: tuple[int, int] = (0, 0),
     temperature: float = 1.0,
     smoothing: float = 0.0,
+    pseudocount: float = 0.0,
+    where: NDArray[Any] | None = None,
 ) -> Any: ...
 def rows(
     dtype: str,
@@ -65,6 +67,22 @@ def pairs(
     forms: tuple[int, int],
     temperature: float,
     pseudocount: float,
+) -> None: ...
+def rounds(options: tuple[Any, ...], is_float64: bool) -> tuple[int, int]: ...
+def reduce(
+    options: tuple[Any, ...],
+    y_true: NDArray[Any],
+    y_pred: NDArray[Any],
+    where: NDArray[Any] | None,
+    class_ndim: int,
+    batch_shape: tuple[int, ...],
+    states: NDArray[Any],
+    classes: int,
+    is_first: bool,
+) -> None: ...
+def merge(options: tuple[Any, ...], into: NDArray[Any], others: NDArray[Any]) -> None: ...
+def next(
+    options: tuple[Any, ...], states: NDArray[Any], values: NDArray[Any] | None
 ) -> None: ...
 def sum_of_weights(weight: NDArray[Any] | None, mask: NDArray[Any] | None) -> float: ...
 def operations() -> list[tuple[str, tuple[str, ...]]]: ...

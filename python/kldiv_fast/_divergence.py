@@ -6,12 +6,13 @@ What happens, in order: arrays in (:mod:`kldiv_fast._arrays`), whose labels agre
 weights and divisor (:mod:`kldiv_fast._meaning`), the core.
 """
 
+import importlib
 from typing import NamedTuple
 
 import numpy as np
 
 from kldiv_fast import _core
-from kldiv_fast._arrays import as_array, cast, is_float, is_sequence, refuse
+from kldiv_fast._arrays import as_array, cast, is_float, is_lazy, is_sequence, refuse
 from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import (
     FORMS,
@@ -58,6 +59,10 @@ def value_function(operation):
     """The function of an :class:`kldiv_fast._operations.Operation` that gives its value."""
 
     def function(y_true, y_pred, *, out=None, **given):
+        if any(map(is_lazy, (y_true, y_pred, *given.values()))):
+            given = given if out is None else given | {"out": out}
+            adapter = importlib.import_module("kldiv_fast.dask")
+            return getattr(adapter, operation.name)(y_true, y_pred, **given)
         problem = prepare(y_true, y_pred, operation, given)
         return compute(problem, out)
 
@@ -113,6 +118,15 @@ class Options(NamedTuple):
     temperature: float
     pseudocount: float
     smoothing: float  # of labels
+
+    @property
+    def core(self):
+        """As the core's functions for rows in blocks take them."""
+        forms = tuple(map(FORMS.index, self.forms))
+        return (
+            self.operation, self.epsilon, self.beta, self.scale, self.threads, forms, self.temperature, self.smoothing,
+            self.pseudocount,
+        )  # fmt: skip
 
     @staticmethod
     def read(operation, keywords):

@@ -304,25 +304,29 @@ def check_values(labels, at, mask, where, shape):
         check_there(of_rows, mask, last.reshape(*last.shape[: len(shape) - len(at)], classes))
 
 
-def check_range(labels, mask, classes):
-    """Refuse labels of rows that count (NumPy's arrays, one element a row) which are no class."""
+def check_range(labels, mask, classes, first=0):
+    """Refuse labels of rows that count (NumPy's arrays, one element a row) which are no class. `first`: the first row's index."""
     if not labels.size or (labels.min() >= 0 and labels.max() < classes):
         return  # without an array of the rows' size
     wrong = ((labels < 0) | (labels >= classes)) & that_count(labels, mask)
     if wrong.any():
-        row = tuple(np.argwhere(wrong)[0])
+        row = np.argwhere(wrong)[0]
         raise ValueError(
-            f"y_true has the label {labels[row]} in row {row_of(row)}; expected one in [0, {classes})"
+            f"y_true has the label {labels[tuple(row)]} in row {row_of(row + first)}; "
+            f"expected one in [0, {classes})"
         )
 
 
-def check_there(labels, mask, where):
-    """Refuse labels of rows that count whose class `where` leaves out: its last axis is the classes', others the rows'."""
+def check_there(labels, mask, where, first=0):
+    """Refuse labels of rows that count whose class `where` leaves out: its last axis is the classes', others the rows'.
+
+    `first`: the first row's index.
+    """
     labels, counts = (np.broadcast_to(x, where.shape[:-1]) for x in (labels, that_count(labels, mask)))  # fmt: skip
     each = np.where(counts, labels, 0).astype(np.int64)[..., np.newaxis]
     missing = counts & ~np.take_along_axis(where, each, -1)[..., 0]
     if missing.any():
-        row = row_of(np.argwhere(missing)[0])
+        row = row_of(np.argwhere(missing)[0] + first)
         raise ValueError(
             f"y_true has in row {row} a label whose class where leaves out; expected one of the others"
         )

@@ -300,6 +300,78 @@ void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int 
                            [&] { return kldiv_pairs(&problem); }));
 }
 
+// ---- Rows whose classes come in blocks ----
+
+// What Options.core of _divergence.py holds.
+kldiv_options read_options(const py::tuple &given) {
+    const auto number = [&](size_t i) { return given[i].cast<double>(); };
+    return options_of(given[0].cast<int>(), given[1].cast<std::optional<double>>(), number(2), number(3),
+                      given[4].cast<int>(), given[5].cast<Forms>(), number(6), number(7), number(8));
+}
+
+// How many int64s a row's state takes, and how many rounds at most.
+std::pair<int64_t, int> rounds(const py::tuple &given, bool is_float64) {
+    const kldiv_options options = read_options(given);
+    return {kldiv_state_size(&options), kldiv_most_rounds(&options, is_float64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32)};
+}
+
+void check_states(const py::array &states, const kldiv_options &options, int64_t rows) {
+    if (dtype_of(states.dtype()) != KLDIV_INT64 || !arrays::has_flags(fields(states), py::array::c_style) ||
+        states.size() != rows * kldiv_state_size(&options))
+        throw py::value_error("states must be int64 and contiguous, of the rows' number");
+}
+int64_t *states_of(py::array &states, const kldiv_options &options, int64_t rows) {
+    check_states(states, options, rows);
+    return static_cast<int64_t *>(states.mutable_data());
+}
+
+// kldiv_reduce. y_true, y_pred, class_ndim, batch_shape and where: as in run.
+void reduce(const py::tuple &given, const py::array &y_true, const py::array &y_pred, const Optional &where,
+            int class_ndim, const py::tuple &batch_shape, py::array states, int64_t classes, bool is_first) {
+    Nest nest = nest_of(y_true, y_pred, class_ndim, batch_shape);
+    kldiv_problem problem{};
+    problem.batch_ndim = nest.batch_ndim;
+    problem.class_ndim = class_ndim;
+    problem.axes = nest.axes;
+    problem.options = read_options(given);
+    if (problem.options.y_true_form == KLDIV_LABELS) check_labels(y_true, class_ndim);
+    problem.operands[KLDIV_Y_TRUE] = input(y_true);
+    problem.operands[KLDIV_Y_PRED] = input(y_pred);
+    if (where) {
+        if (where->dtype().kind() != 'b') throw py::type_error("where must be bool");
+        problem.operands[KLDIV_WHERE] = input(*where);
+        nest.move(KLDIV_WHERE, *where, nest.ndim, "where");
+    }
+    int64_t rows = 1;
+    for (int i = 0; i < nest.batch_ndim; ++i) rows *= nest.axes[i].extent;
+    problem.operands[KLDIV_OUT] = {states_of(states, problem.options, rows), KLDIV_INT64, 0};
+    if (nest.elements == 0) throw py::value_error("a block must have rows and classes");
+    int64_t stride = kldiv_state_size(&problem.options) * static_cast<int64_t>(sizeof(int64_t));
+    for (int i = nest.batch_ndim - 1; i >= 0; stride *= nest.axes[i--].extent)
+        nest.axes[i].strides[KLDIV_OUT] = stride;
+    raise_status(
+        call_core(problem.options, nest.elements, [&] { return kldiv_reduce(&problem, classes, is_first); }));
+}
+
+// kldiv_merge, of states of one shape: rows, and a row's int64s.
+void merge(const py::tuple &given, py::array into, const py::array &from) {
+    const kldiv_options options = read_options(given);
+    const int64_t rows = into.size() / kldiv_state_size(&options);
+    check_states(from, options, rows);
+    kldiv_merge(&options, rows, states_of(into, options, rows), static_cast<const int64_t *>(from.data()));
+}
+
+// kldiv_next. `values`: float64, one for each row, or None.
+void next(const py::tuple &given, py::array states, Optional values) {
+    const kldiv_options options = read_options(given);
+    const int64_t rows = states.size() / kldiv_state_size(&options);
+    if (values && (wide_dtype_of(*values, "values") != KLDIV_FLOAT64 || values->size() != rows ||
+                   !arrays::has_flags(fields(*values), py::array::c_style)))
+        throw py::value_error("values must be contiguous, one for each row");
+    kldiv_next(&options, rows, states_of(states, options, rows),
+               values ? static_cast<double *>(values->mutable_data()) : nullptr);
+}
+
 double sum_of(const Optional &weight, const Optional &mask) {
     if (weight) wide_dtype_of(*weight, "sample_weight");
     if (mask && mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
@@ -322,5 +394,10 @@ void add_run(py::module_ &m) {
     m.def("pairs", &pairs, "y_true"_a, "y_pred"_a, "out"_a, "layout"_a, "root"_a, "center"_a, "beside_true"_a,
           "beside_pred"_a, "epsilon"_a, "num_threads"_a, "operation"_a, "beta"_a, "scale"_a, "forms"_a, "temperature"_a,
           "pseudocount"_a);
+    m.def("rounds", &rounds, "options"_a, "is_float64"_a);
+    m.def("reduce", &reduce, "options"_a, "y_true"_a, "y_pred"_a, "where"_a, "class_ndim"_a, "batch_shape"_a,
+          "states"_a, "classes"_a, "is_first"_a);
+    m.def("merge", &merge, "options"_a, "into"_a, "others"_a);
+    m.def("next", &next, "options"_a, "states"_a, "values"_a);
     m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
 }

@@ -80,6 +80,10 @@ void read_labels(const RowOperands &rows, const Group &group, int64_t *labels) {
              [&](int64_t r, const char *label) { std::memcpy(&labels[r], label, sizeof *labels); });
 }
 
+void read_places(const RowOperands &rows, const Group &group, char **places) {
+    each_row(rows, group, KLDIV_OUT, [&](int64_t r, char *place) { places[r] = place; });
+}
+
 bool all_masked(const RowOperands &rows, const Group &group) {
     if (!rows.has(KLDIV_MASK)) return false;
     bool any = false;

@@ -26,6 +26,8 @@ double finish(const RowOperands &rows, const Group &group, double *sums);
 void read_mask(const RowOperands &rows, const Group &group, uint8_t *mask);
 // labels[r] = the group's label; there must be one for each row.
 void read_labels(const RowOperands &rows, const Group &group, int64_t *labels);
+// places[r] = where the group's state stands among those that a round leaves.
+void read_places(const RowOperands &rows, const Group &group, char **places);
 bool all_masked(const RowOperands &rows, const Group &group);
 
 // A piece of each row: so many classes from `from` on, of each of some runs. (Divisions are a part of a small call.)

@@ -99,6 +99,8 @@ struct RowwiseFunctions {
     void (*merge)(const RowParameters &, RowState &into, const RowState &from);
     // After a pass over whole rows: whether any wants another one.
     bool (*next)(const RowParameters &, RowState *states, int64_t rows);
+    // The most passes that a row can take.
+    int (*most_passes)(const RowParameters &);
     // Gradients, of rows that are done.
     void (*map)(const Tile &, const RowParameters &, const GradientTile &, const RowState *states);
 };

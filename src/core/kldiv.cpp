@@ -16,6 +16,7 @@
 #include "operations.hpp"
 #include "passes.hpp"
 #include "plan.hpp"
+#include "resolved.hpp"
 #include "row_task.hpp"
 #include "task.hpp"
 #include "tile.hpp"
@@ -194,34 +195,6 @@ bool has_empty_axis(const kldiv_axis *axes, int ndim) {
     return std::any_of(axes, axes + ndim, [](const kldiv_axis &axis) { return axis.extent == 0; });
 }
 
-// ---- Operations that are others at their parameters' ends ----
-
-constexpr std::pair<kldiv_role, kldiv_role> kSides[] = {{KLDIV_Y_TRUE, KLDIV_Y_PRED},
-                                                        {KLDIV_GRAD_Y_TRUE, KLDIV_GRAD_Y_PRED}};
-
-kldiv_status run_limit(kldiv_problem problem, const Limit &limit, double *total) {
-    Nest axes;
-    for (int i = 0; i < problem.batch_ndim + problem.class_ndim; ++i) axes.push(problem.axes[i]);
-    problem.options.operation = limit.operation;
-    problem.axes = axes.axes;
-    if (problem.options.y_true_form == KLDIV_LABELS) {
-        // Beside rows, as a weight is; what stands in for y_true is not read.
-        problem.operands[KLDIV_LABEL] = problem.operands[KLDIV_Y_TRUE];
-        problem.operands[KLDIV_Y_TRUE] = problem.operands[KLDIV_Y_PRED];
-        for (int i = 0; i < axes.ndim; ++i) {
-            int64_t *strides = axes.axes[i].strides;
-            strides[KLDIV_LABEL] = std::exchange(strides[KLDIV_Y_TRUE], strides[KLDIV_Y_PRED]);
-        }
-    }
-    if (limit.swapped) std::swap(problem.options.y_true_form, problem.options.y_pred_form);
-    for (const auto &[a, b] : kSides) {
-        if (!limit.swapped) break;
-        std::swap(problem.operands[a], problem.operands[b]);
-        for (int i = 0; i < axes.ndim; ++i) std::swap(axes.axes[i].strides[a], axes.axes[i].strides[b]);
-    }
-    return run_passes(problem, total);
-}
-
 }  // namespace
 }  // namespace kldiv
 
@@ -237,9 +210,7 @@ kldiv_status kldiv_run(const kldiv_problem *problem, double *total) {
         if (total != nullptr) *total = 0;
         return KLDIV_OK;
     }
-    const Limit limit = limit_of(problem->options);
-    if (limit.operation != problem->options.operation || problem->options.y_true_form == KLDIV_LABELS)
-        return run_limit(*problem, limit, total);
+    if (!is_resolved(problem->options)) return run_passes(Resolved(*problem).problem, total);
     return run_passes(*problem, total);
 }
 

@@ -144,6 +144,24 @@ kldiv_status kldiv_rows(const kldiv_options *options, kldiv_dtype dtype, const v
 kldiv_status kldiv_flat(const kldiv_options *options, kldiv_dtype dtype, const void *y_true, const void *y_pred,
                         int64_t n, double *total);
 
+/* Rows whose classes come in blocks, at other times or on other machines. A row's state stands for what was seen of it: so
+ * many int64s that mean something to these functions alone. In the first round kldiv_reduce begins the states, of every
+ * block by itself; those of a row's blocks are made one by kldiv_merge, in their order, and kldiv_next ends the round. What
+ * it leaves is what every block begins the next round with. After the last one each row has its value.
+ *
+ * `options` are the problem's; scale and num_threads aside they say what is computed, and must not change in between. */
+int64_t kldiv_state_size(const kldiv_options *options);
+/* The most rounds that rows of inputs of that dtype can take. A round is nothing to rows that have their value. */
+int kldiv_most_rounds(const kldiv_options *options, kldiv_dtype dtype);
+
+/* KLDIV_OUT: states, int64, each in one piece. No weights, masks or gradients, and no axis may be empty. A label is a class's
+ * number within the block, or below 0 for one of another block. `classes`: of all blocks. */
+kldiv_status kldiv_reduce(const kldiv_problem *problem, int64_t classes, int is_first);
+/* Into the states of `rows` rows, those of the classes that follow. */
+void kldiv_merge(const kldiv_options *options, int64_t rows, int64_t *into, const int64_t *from);
+/* `values`, which may be NULL: of each row; they mean nothing before the last round. */
+void kldiv_next(const kldiv_options *options, int64_t rows, int64_t *states, double *values);
+
 /* One side of a matrix of divergences. `rows` lie row_stride bytes from each other, their elements class_stride bytes. What
  * makes probabilities of them, and the rest for the fast way, is read only where the problem has a center; see pairs.cpp. */
 typedef struct {

@@ -156,29 +156,15 @@ Parameters unclipped(double beta) {
     return {-infinity, infinity, beta};
 }
 
-RowParameters choose_row_parameters(const Plan &plan) {
-    const kldiv_options &options = plan.options;
-    const Kernels &kernels = current_kernels(terms_of(options));
-    const double cold = options.smoothing / static_cast<double>(plan.row_size());
-    const bool clipped = options.clip && reads_probs(options);
-    return {clipped ? Parameters{options.epsilon, 1, options.beta} : unclipped(options.beta),
-            1 / options.temperature,
-            options.pseudocount,
-            1 - options.smoothing + cold,
-            cold,
-            {options.y_true_form, options.y_pred_form},
-            {plan.has(KLDIV_GRAD_Y_TRUE), plan.has(KLDIV_GRAD_Y_PRED)},
-            &kernels,
-            clipped && normal(options.epsilon, plan.kernel_dtype) ? kernels.clipped : kernels.general};
-}
-
 // From axes to a plan; the operands, start and nests are set.
 void complete(Plan &plan) {
     choose_operands(plan);
     repeat_short_broadcast(plan);
     if (is_rowwise(plan.options)) {
         plan.rowwise = &current_rowwise_kernels(rowwise_of(plan.options)).of[plan.kernel_dtype];
-        plan.row_parameters = choose_row_parameters(plan);
+        plan.row_parameters = choose_row_parameters(plan.options, plan.row_size(), plan.kernel_dtype);
+        plan.row_parameters.gradients[0] = plan.has(KLDIV_GRAD_Y_TRUE);
+        plan.row_parameters.gradients[1] = plan.has(KLDIV_GRAD_Y_PRED);
     } else {
         plan.functions = choose_functions(plan.options, plan.kernel_dtype);
         plan.parameters = choose_parameters(plan.options);
@@ -202,6 +188,21 @@ const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtyp
 
 Parameters choose_parameters(const kldiv_options &options) {
     return options.clip ? Parameters{options.epsilon, 1, options.beta} : unclipped(options.beta);
+}
+
+RowParameters choose_row_parameters(const kldiv_options &options, int64_t classes, kldiv_dtype dtype) {
+    const Kernels &kernels = current_kernels(terms_of(options));
+    const double cold = options.smoothing / static_cast<double>(classes);
+    const bool clipped = options.clip && reads_probs(options);
+    return {clipped ? Parameters{options.epsilon, 1, options.beta} : unclipped(options.beta),
+            1 / options.temperature,
+            options.pseudocount,
+            1 - options.smoothing + cold,
+            cold,
+            {options.y_true_form, options.y_pred_form},
+            {},
+            &kernels,
+            clipped && normal(options.epsilon, dtype) ? kernels.clipped : kernels.general};
 }
 
 Plan::Plan(const kldiv_options &what, const kldiv_operand *of) : options(what) {
@@ -248,6 +249,14 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     plan.row_axis = pop_rows(plan.batch, plan.row_parts);
     plan.columns = !plan.plain && !rowwise && worth_columns(plan);
     complete(plan);
+    return plan;
+}
+
+Plan make_round_plan(const kldiv_problem &problem, int64_t classes, bool is_first) {
+    Plan plan = make_plan(problem, true);
+    plan.row_parameters = choose_row_parameters(problem.options, classes, plan.kernel_dtype);
+    plan.pieces = 1;
+    plan.begins = is_first;
     return plan;
 }
 

@@ -93,6 +93,7 @@ struct Plan {
     RowState *states = nullptr;          // of the rows of some groups,
     RowState *partial_states = nullptr;  // and what each task leaves of them
     bool mapping = false;                // the states are complete: gradients alone are left to do
+    bool begins = false;                 // of a round: states do not exist yet
     struct Scratch *scratch = nullptr;   // one for each worker, if the plan needs any
 
     // The nests' axes stay unset: see nest.hpp.
@@ -128,8 +129,13 @@ Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands,
 // What is written beside the sums; `value`: whether anybody wants those.
 Wanted choose_wanted(const kldiv_problem &problem, bool value);
 
+// A plan for one round over a block of each row's classes, which has `classes` in all; its rows stay whole.
+Plan make_round_plan(const kldiv_problem &problem, int64_t classes, bool is_first);
+
 // The functions and the parameters that a call's options ask for.
 const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype);
 Parameters choose_parameters(const kldiv_options &options);
+// The same of rows with a state, without gradients.
+RowParameters choose_row_parameters(const kldiv_options &options, int64_t classes, kldiv_dtype dtype);
 
 }  // namespace kldiv

@@ -17,7 +17,8 @@ namespace {
 
 template <class Load>
 constexpr RowwiseFunctions functions() {
-    return {Loops<Load>::begin, Loops<Load>::reduce, Loops<Load>::merge, Loops<Load>::next, Loops<Load>::map};
+    return {Loops<Load>::begin, Loops<Load>::reduce, Loops<Load>::merge, Loops<Load>::next,
+            Loops<Load>::most_passes, Loops<Load>::map};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "row_task.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "convert.hpp"
 #include "tile.hpp"
@@ -12,6 +13,11 @@ namespace {
 // Rows that go through all passes together, while the nearest caches hold their elements.
 constexpr int64_t kRowsAtOnce = 64;
 constexpr int64_t kElementsAtOnce = 8192;
+constexpr int64_t kElsewhere = -1;  // the place of a label that is none of a block's classes
+
+int64_t rows_at_once(const Plan &plan) {
+    return std::clamp<int64_t>(kElementsAtOnce / plan.row_size(), 1, kRowsAtOnce);
+}
 
 // What stands beside some rows, for their states to begin with; null: nothing does.
 struct Beginnings {
@@ -33,6 +39,13 @@ struct Beginnings {
             state.value = 0, state.pass = kRowDone;
         else if (labels != nullptr)
             state.label = plan.class_order.place_of(labels[row]);
+    }
+    // The same of a row in blocks, whose state stands at `place` if it has begun.
+    void resume(const Plan &plan, int64_t row, const char *place, RowState &state) const {
+        plan.begins ? plan.rowwise->begin(plan.row_parameters, state)
+                    : static_cast<void>(std::memcpy(&state, place, sizeof state));
+        const bool is_here = labels != nullptr && labels[row] >= 0;
+        state.label = is_here ? plan.class_order.place_of(labels[row]) : kElsewhere;
     }
 };
 
@@ -89,7 +102,7 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
     const Span span = span_of(plan, 0);
     const char *factors = factors_of(plan, group, work);
     work.beginnings.read(plan, group);
-    const int64_t at_once = std::clamp<int64_t>(kElementsAtOnce / plan.row_size(), 1, kRowsAtOnce);
+    const int64_t at_once = rows_at_once(plan);
     RowState states[kRowsAtOnce];
     Cursor at = group.at;
     for (int64_t first = 0; first < group.rows; first += at_once, at.advance(plan.row_axis, at_once)) {
@@ -99,6 +112,26 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
         while (plan.rowwise->next(plan.row_parameters, states, n));
         for (int64_t i = 0; i < n; ++i) work.values[first + i] = states[i].value;
         if (plan.gradients()) map(plan, at, n, span, factors + first * item_size(plan.work_dtype()), work, states);
+    }
+}
+
+// One pass over a group's block. What carries on from here says what dtype the row is computed in: see rounds.cpp.
+void do_round(const Plan &plan, const Group &group, Workspace &work) {
+    const Span span = span_of(plan, 0);
+    char *places[kGroupRows];
+    read_places(plan.rows(), group, places);
+    work.beginnings.read(plan, group);
+    const int64_t at_once = rows_at_once(plan);
+    RowState states[kRowsAtOnce];
+    Cursor at = group.at;
+    for (int64_t first = 0; first < group.rows; first += at_once, at.advance(plan.row_axis, at_once)) {
+        const int64_t n = std::min(at_once, group.rows - first);
+        for (int64_t i = 0; i < n; ++i) work.beginnings.resume(plan, first + i, places[first + i], states[i]);
+        reduce(plan, at, n, span, work, states);
+        for (int64_t i = 0; i < n; ++i) {
+            states[i].label = plan.work_dtype();
+            std::memcpy(places[first + i], &states[i], sizeof states[i]);
+        }
     }
 }
 
@@ -117,6 +150,13 @@ void run_row_groups(void *context, int worker, int64_t task) {
         do_group(plan, group, work);
         return work.values;
     });
+}
+
+void run_row_round(void *context, int worker, int64_t task) {
+    const Plan &plan = *static_cast<const Plan *>(context);
+    const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
+    Workspace work(scratch_of(plan, worker));
+    for (int64_t g = task * plan.groups_per_task; g < last; ++g) do_round(plan, group_at(plan, g), work);
 }
 
 void run_row_piece(void *context, int worker, int64_t task) {

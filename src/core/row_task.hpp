@@ -15,6 +15,10 @@ void run_row_groups(void *plan, int worker, int64_t task);
 // with plan.mapping the gradients of it.
 void run_row_piece(void *plan, int worker, int64_t task);
 
+// A round over whole rows of a block: task i does one pass over several groups, from the states beside the rows (or their
+// beginnings) to them.
+void run_row_round(void *plan, int worker, int64_t task);
+
 // The states of a group's rows, before any pass; masked ones are done, and 0.
 void begin_states(const Plan &plan, const Group &group, RowState *states);
 

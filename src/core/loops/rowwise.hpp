@@ -2,7 +2,7 @@
 // of simd/. Included by row_kernel.cpp alone.
 //
 // An operation (Rows) says what a row's state begins with, how the states of two parts of a row become one (merge), and what
-// comes after a pass over all of it (next: another, or its value); and for the vector class V of its elements
+// comes after a pass over all of it (next: another, or its value), of how many at most (most_passes); and for the vector class V of its elements
 //     reduce<V>        the pass that a state wants, over some classes of its row, which come in order
 //     map<V>           the gradients of a row that is done
 // Those that read both sides side by side have them from reduce_row and map_row, whose Pass says
@@ -228,6 +228,7 @@ struct RowwiseOf {
     static constexpr auto begin = Rows::begin;
     static constexpr auto merge = Rows::merge;
     static constexpr auto next = next_passes<Rows, T>;
+    static constexpr auto most_passes = Rows::template most_passes<T>;
 
     static void reduce(const Tile &tile, const RowParameters &parameters, RowState *states) {
         Rowwise<Rows, V>::reduce(kReader, tile, parameters, states);

@@ -84,10 +84,23 @@ struct ProbsState {
         if (sizeof(T) != sizeof(float) || !makes_both(parameters) || state.held[kIsWide] != 0) return;
         const bool far = is_far(state);
         if (far && !parameters.gradients[kTrue] && !parameters.gradients[kPred]) return;
-        state.pass = is_normalised(parameters.forms[kTrue]) || is_normalised(parameters.forms[kPred]) ? kSums : kAll;
+        state.pass = first_again(parameters);
         state.held[kIsFar] = far;
         state.held[kIsWide] = 1;
         clear(state);
+    }
+
+    // Where a row begins that is done again.
+    static Pass first_again(const RowParameters &parameters) {
+        return is_normalised(parameters.forms[kTrue]) || is_normalised(parameters.forms[kPred]) ? kSums : kAll;
+    }
+
+    template <class T>
+    static int most_passes(const RowParameters &parameters) {
+        RowState state;
+        begin(parameters, state);
+        const int again = sizeof(T) == sizeof(float) && makes_both(parameters) ? kAll + 1 - first_again(parameters) : 0;
+        return static_cast<int>(kAll + 1 - state.pass) + again;
     }
 
     // Whether float32's probabilities t and p have digits enough. Where both sum to 1, the relative error of kl is at most
