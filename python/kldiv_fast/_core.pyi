@@ -51,6 +51,7 @@ def rows(
     temperature: float = 1.0,
 ) -> None: ...
 def pairs(
+    options: tuple[Any, ...],
     y_true: NDArray[Any],
     y_pred: NDArray[Any],
     out: NDArray[Any],
@@ -59,16 +60,9 @@ def pairs(
     center: NDArray[Any] | None,
     beside_true: NDArray[Any] | None,
     beside_pred: NDArray[Any] | None,
-    epsilon: float | None,
-    num_threads: int,
-    operation: int,
-    beta: float,
-    scale: float,
-    forms: tuple[int, int],
-    temperature: float,
-    pseudocount: float,
+    /,
 ) -> None: ...
-def rounds(options: tuple[Any, ...], is_float64: bool) -> tuple[int, int]: ...
+def rounds(options: tuple[Any, ...], is_float64: bool, /) -> tuple[int, int]: ...
 def reduce(
     options: tuple[Any, ...],
     y_true: NDArray[Any],
@@ -79,10 +73,15 @@ def reduce(
     states: NDArray[Any],
     classes: int,
     is_first: bool,
+    /,
 ) -> None: ...
-def merge(options: tuple[Any, ...], into: NDArray[Any], others: NDArray[Any]) -> None: ...
-def next(
-    options: tuple[Any, ...], states: NDArray[Any], values: NDArray[Any] | None
+def merge(
+    options: tuple[Any, ...],
+    states: NDArray[Any],
+    others: list[NDArray[Any]],
+    ends: bool,
+    values: NDArray[Any] | None,
+    /,
 ) -> None: ...
 def sum_of_weights(weight: NDArray[Any] | None, mask: NDArray[Any] | None) -> float: ...
 def operations() -> list[tuple[str, tuple[str, ...]]]: ...

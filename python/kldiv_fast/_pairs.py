@@ -12,7 +12,6 @@ import numpy as np
 from kldiv_fast import _core
 from kldiv_fast._arrays import cast
 from kldiv_fast._divergence import prepare
-from kldiv_fast._meaning import FORMS
 from kldiv_fast._operations import BY_NAME, OPERATIONS
 
 ALL, MIRRORED, CONDENSED = range(3)  # kldiv_layout
@@ -35,10 +34,8 @@ _NEAR_ON_BASELINE = _NEAR | {np.dtype(np.float32): (2.0**-3, 2.0**-5, 0.0)}
 
 def fill_pairs(options, sides, layout, is_root, out):
     """Write the divergences, or their roots, of all pairs of rows of two arrays of two axes."""
-    _core.pairs(
-        *sides, out, layout, is_root, *_beside(options, sides, out.dtype), options.epsilon, options.threads, options.operation, options.beta, options.scale,
-        tuple(map(FORMS.index, options.forms)), options.temperature, options.pseudocount,
-    )  # fmt: skip
+    beside = _beside(options, sides, out.dtype)
+    _core.pairs(options.core, *sides, out, layout, is_root, *beside)
 
 
 def _clip(options):

@@ -282,12 +282,11 @@ def _as_it_is(states, axis, keepdims):
     return states
 
 
-def _merged(block, parts, axis=None, keepdims=None):
+def _merged(block, parts, axis=None, keepdims=None, ends=False, values=None):
     """The states of neighbouring blocks made one, in their order."""
-    first, *others = _flat(parts)
-    states = np.array(first, order="C")  # which Dask may have others read
-    for part in others:
-        _core.merge(block.options.core, states, np.ascontiguousarray(part))
+    first, *others = map(np.ascontiguousarray, _flat(parts))
+    states = first.copy()  # what Dask holds may be read by others
+    _core.merge(block.options.core, states, others, ends, values)
     return states
 
 
@@ -297,16 +296,14 @@ def _flat(parts):
 
 def _next(block, parts, axis=None, keepdims=None):
     """What a round leaves of whole rows."""
-    states = _merged(block, parts)
-    _core.next(block.options.core, states, None)
+    states = _merged(block, parts, ends=True)
     return states.reshape(*_batch_of(block, states), states.shape[-1])
 
 
 def _last(block, parts, axis=None, keepdims=None):
     """The rows' values, after the last round."""
-    states = _merged(block, parts)
-    values = np.empty(_batch_of(block, states))
-    _core.next(block.options.core, states, values)
+    values = np.empty(_batch_of(block, _flat(parts)[0]))
+    _merged(block, parts, ends=True, values=values)
     return values
 
 

@@ -155,6 +155,13 @@ kldiv_options options_of(int operation, std::optional<double> epsilon, double be
     return options;
 }
 
+// What Options.core of _divergence.py holds.
+kldiv_options read_options(const py::tuple &given) {
+    const auto number = [&](size_t i) { return given[i].cast<double>(); };
+    return options_of(given[0].cast<int>(), given[1].cast<std::optional<double>>(), number(2), number(3),
+                      given[4].cast<int>(), given[5].cast<Forms>(), number(6), number(7), number(8));
+}
+
 void raise_status(kldiv_status status) {
     if (status == KLDIV_INTERRUPTED) throw py::error_already_set();
     if (status == KLDIV_NO_MEMORY) throw std::bad_alloc();
@@ -269,17 +276,16 @@ void check_out(const kldiv_pairs_problem &problem, const py::array &out) {
 }
 
 // kldiv_pairs. With a center, of float32 or float64, pairs are computed the fast way, in its dtype.
-void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int layout, bool root,
-           const Optional &center, const Optional &beside_true, const Optional &beside_pred,
-           std::optional<double> epsilon, int num_threads, int operation, double beta, double scale, const Forms &forms,
-           double temperature, double pseudocount) {
+void pairs(const py::tuple &given, const py::array &y_true, const py::array &y_pred, py::array out, int layout,
+           bool root, const Optional &center, const Optional &beside_true, const Optional &beside_pred) {
     if (layout < KLDIV_ALL_PAIRS || layout > KLDIV_CONDENSED) throw py::value_error("there is no such layout");
     kldiv_pairs_problem problem{};
     problem.y_true = side_of(y_true, beside_true, "y_true");
     problem.y_pred = side_of(y_pred, beside_pred, "y_pred");
     problem.classes = y_true.shape(1);
     if (y_pred.shape(1) != problem.classes) throw py::value_error("y_true and y_pred must have the same classes");
-    if (forms.first == KLDIV_LABELS) throw py::value_error("labels have no rows of classes");
+    problem.options = read_options(given);
+    if (problem.options.y_true_form == KLDIV_LABELS) throw py::value_error("labels have no rows of classes");
     if (center) {
         problem.dtype = wide_dtype_of(*center, "center");
         if (!beside_true || !beside_pred || center->ndim() != 1 || center->shape(0) != problem.classes ||
@@ -293,7 +299,6 @@ void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int 
     problem.out = target(out, "out");
     problem.out_strides[0] = out.strides(0);
     problem.out_strides[1] = out.strides(out.ndim() - 1);
-    problem.options = options_of(operation, epsilon, beta, scale, num_threads, forms, temperature, 0, pseudocount);
     const double elements = static_cast<double>(problem.y_true.rows) * static_cast<double>(problem.y_pred.rows) *
                             static_cast<double>(problem.classes);
     raise_status(call_core(problem.options, static_cast<int64_t>(std::min(elements, 0x1p62)),
@@ -302,27 +307,18 @@ void pairs(const py::array &y_true, const py::array &y_pred, py::array out, int 
 
 // ---- Rows whose classes come in blocks ----
 
-// What Options.core of _divergence.py holds.
-kldiv_options read_options(const py::tuple &given) {
-    const auto number = [&](size_t i) { return given[i].cast<double>(); };
-    return options_of(given[0].cast<int>(), given[1].cast<std::optional<double>>(), number(2), number(3),
-                      given[4].cast<int>(), given[5].cast<Forms>(), number(6), number(7), number(8));
-}
-
 // How many int64s a row's state takes, and how many rounds at most.
 std::pair<int64_t, int> rounds(const py::tuple &given, bool is_float64) {
     const kldiv_options options = read_options(given);
     return {kldiv_state_size(&options), kldiv_most_rounds(&options, is_float64 ? KLDIV_FLOAT64 : KLDIV_FLOAT32)};
 }
 
-void check_states(const py::array &states, const kldiv_options &options, int64_t rows) {
+// The states of so many rows; what is only read may be read-only.
+int64_t *states_of(const py::array &states, const kldiv_options &options, int64_t rows) {
     if (dtype_of(states.dtype()) != KLDIV_INT64 || !arrays::has_flags(fields(states), py::array::c_style) ||
         states.size() != rows * kldiv_state_size(&options))
         throw py::value_error("states must be int64 and contiguous, of the rows' number");
-}
-int64_t *states_of(py::array &states, const kldiv_options &options, int64_t rows) {
-    check_states(states, options, rows);
-    return static_cast<int64_t *>(states.mutable_data());
+    return static_cast<int64_t *>(const_cast<void *>(states.data()));
 }
 
 // kldiv_reduce. y_true, y_pred, class_ndim, batch_shape and where: as in run.
@@ -344,6 +340,7 @@ void reduce(const py::tuple &given, const py::array &y_true, const py::array &y_
     }
     int64_t rows = 1;
     for (int i = 0; i < nest.batch_ndim; ++i) rows *= nest.axes[i].extent;
+    states.mutable_data();
     problem.operands[KLDIV_OUT] = {states_of(states, problem.options, rows), KLDIV_INT64, 0};
     if (nest.elements == 0) throw py::value_error("a block must have rows and classes");
     int64_t stride = kldiv_state_size(&problem.options) * static_cast<int64_t>(sizeof(int64_t));
@@ -353,23 +350,19 @@ void reduce(const py::tuple &given, const py::array &y_true, const py::array &y_
         call_core(problem.options, nest.elements, [&] { return kldiv_reduce(&problem, classes, is_first); }));
 }
 
-// kldiv_merge, of states of one shape: rows, and a row's int64s.
-void merge(const py::tuple &given, py::array into, const py::array &from) {
-    const kldiv_options options = read_options(given);
-    const int64_t rows = into.size() / kldiv_state_size(&options);
-    check_states(from, options, rows);
-    kldiv_merge(&options, rows, states_of(into, options, rows), static_cast<const int64_t *>(from.data()));
-}
-
-// kldiv_next. `values`: float64, one for each row, or None.
-void next(const py::tuple &given, py::array states, Optional values) {
+// kldiv_merge of states, with those of the blocks that follow; then, where the round ends, kldiv_next. `values`: float64, one
+// for each row, or None.
+void merge(const py::tuple &given, py::array states, const py::list &others, bool ends, Optional values) {
     const kldiv_options options = read_options(given);
     const int64_t rows = states.size() / kldiv_state_size(&options);
+    states.mutable_data();  // an error where they are read-only
+    int64_t *const into = states_of(states, options, rows);
+    for (const py::handle other : others) kldiv_merge(&options, rows, into, states_of(other.cast<py::array>(), options, rows));
+    if (!ends) return;
     if (values && (wide_dtype_of(*values, "values") != KLDIV_FLOAT64 || values->size() != rows ||
                    !arrays::has_flags(fields(*values), py::array::c_style)))
         throw py::value_error("values must be contiguous, one for each row");
-    kldiv_next(&options, rows, states_of(states, options, rows),
-               values ? static_cast<double *>(values->mutable_data()) : nullptr);
+    kldiv_next(&options, rows, into, values ? static_cast<double *>(values->mutable_data()) : nullptr);
 }
 
 double sum_of(const Optional &weight, const Optional &mask) {
@@ -391,13 +384,9 @@ void add_run(py::module_ &m) {
     m.def("rows", &rows, "dtype"_a, "y_true"_a, "y_pred"_a, "rows"_a, "classes"_a, "epsilon"_a, "upstream"_a,
           "num_threads"_a, "out"_a, "grad_y_true"_a, "grad_y_pred"_a, "operation"_a = 0, "beta"_a = 0.5,
           "scale"_a = 1.0, "forms"_a = kProbs, "temperature"_a = 1.0);
-    m.def("pairs", &pairs, "y_true"_a, "y_pred"_a, "out"_a, "layout"_a, "root"_a, "center"_a, "beside_true"_a,
-          "beside_pred"_a, "epsilon"_a, "num_threads"_a, "operation"_a, "beta"_a, "scale"_a, "forms"_a, "temperature"_a,
-          "pseudocount"_a);
-    m.def("rounds", &rounds, "options"_a, "is_float64"_a);
-    m.def("reduce", &reduce, "options"_a, "y_true"_a, "y_pred"_a, "where"_a, "class_ndim"_a, "batch_shape"_a,
-          "states"_a, "classes"_a, "is_first"_a);
-    m.def("merge", &merge, "options"_a, "into"_a, "others"_a);
-    m.def("next", &next, "options"_a, "states"_a, "values"_a);
+    m.def("pairs", &pairs);
+    m.def("rounds", &rounds);
+    m.def("reduce", &reduce);
+    m.def("merge", &merge);
     m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
 }

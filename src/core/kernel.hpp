@@ -99,14 +99,14 @@ struct RowwiseFunctions {
     void (*merge)(const RowParameters &, RowState &into, const RowState &from);
     // After a pass over whole rows: whether any wants another one.
     bool (*next)(const RowParameters &, RowState *states, int64_t rows);
-    // The most passes that a row can take.
-    int (*most_passes)(const RowParameters &);
     // Gradients, of rows that are done.
     void (*map)(const Tile &, const RowParameters &, const GradientTile &, const RowState *states);
 };
 
 struct RowwiseKernels {
     RowwiseFunctions of[kKernelDtypes];
+    // The most passes that a row can take, which is computed in float64 or in float32.
+    int (*most_passes)(const RowParameters &, bool is_float64);
 };
 
 // A row is the sum, in order, of segments of this many elements: what is split or packed at multiples of it has the

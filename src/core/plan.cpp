@@ -252,14 +252,6 @@ Plan make_plan(const kldiv_problem &problem, bool value_wanted) {
     return plan;
 }
 
-Plan make_round_plan(const kldiv_problem &problem, int64_t classes, bool is_first) {
-    Plan plan = make_plan(problem, true);
-    plan.row_parameters = choose_row_parameters(problem.options, classes, plan.kernel_dtype);
-    plan.pieces = 1;
-    plan.begins = is_first;
-    return plan;
-}
-
 Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands, int64_t n) {
     Plan plan(options, operands);
     plan.plain = true;

@@ -129,9 +129,6 @@ Plan make_flat_plan(const kldiv_options &options, const kldiv_operand *operands,
 // What is written beside the sums; `value`: whether anybody wants those.
 Wanted choose_wanted(const kldiv_problem &problem, bool value);
 
-// A plan for one round over a block of each row's classes, which has `classes` in all; its rows stay whole.
-Plan make_round_plan(const kldiv_problem &problem, int64_t classes, bool is_first);
-
 // The functions and the parameters that a call's options ask for.
 const Functions &choose_functions(const kldiv_options &options, kldiv_dtype dtype);
 Parameters choose_parameters(const kldiv_options &options);

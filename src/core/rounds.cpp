@@ -47,7 +47,10 @@ double sum_at(const int64_t *state) {
 }
 
 kldiv_status run_round(const kldiv_problem &problem, int64_t classes, bool is_first) {
-    Plan plan = make_round_plan(problem, classes, is_first);
+    Plan plan = make_plan(problem, true);
+    plan.row_parameters = choose_row_parameters(problem.options, classes, plan.kernel_dtype);
+    plan.pieces = 1;
+    plan.begins = is_first;
     const int64_t tasks = ceil_div(plan.groups, plan.groups_per_task);
     const int threads = choose_threads(problem.options.num_threads, plan.cost() * plan.elements(), tasks);
     Poll poll(problem.options.poll, problem.options.poll_data);
@@ -63,8 +66,9 @@ int64_t kldiv_state_size(const kldiv_options *options) { return is_rowwise(*opti
 
 int kldiv_most_rounds(const kldiv_options *options, kldiv_dtype dtype) {
     if (!is_rowwise(*options)) return 1;
-    const RoundFunctions functions(resolved(*options), dtype);
-    return functions.rowwise.most_passes(functions.parameters);
+    const kldiv_options actual = resolved(*options);
+    return current_rowwise_kernels(rowwise_of(actual))
+        .most_passes(choose_row_parameters(actual, 1, dtype), dtype == KLDIV_FLOAT64);
 }
 
 kldiv_status kldiv_reduce(const kldiv_problem *problem, int64_t classes, int is_first) {

@@ -17,8 +17,7 @@ namespace {
 
 template <class Load>
 constexpr RowwiseFunctions functions() {
-    return {Loops<Load>::begin, Loops<Load>::reduce, Loops<Load>::merge, Loops<Load>::next,
-            Loops<Load>::most_passes, Loops<Load>::map};
+    return {Loops<Load>::begin, Loops<Load>::reduce, Loops<Load>::merge, Loops<Load>::next, Loops<Load>::map};
 }
 
 }  // namespace
@@ -28,6 +27,7 @@ constexpr RowwiseFunctions functions() {
 extern const RowwiseKernels KLDIV_TABLE(KLDIV_ISA, KLDIV_ROWS);
 // In the order of kldiv_dtype: float32, float64, float16, bfloat16.
 constexpr RowwiseKernels KLDIV_TABLE(KLDIV_ISA, KLDIV_ROWS) = {
-    {functions<LoadF32>(), functions<LoadF64>(), functions<LoadF16>(), functions<LoadBF16>()}};
+    {functions<LoadF32>(), functions<LoadF64>(), functions<LoadF16>(), functions<LoadBF16>()},
+    Loops<LoadF32>::most_passes};
 
 }  // namespace kldiv

@@ -228,7 +228,7 @@ struct RowwiseOf {
     static constexpr auto begin = Rows::begin;
     static constexpr auto merge = Rows::merge;
     static constexpr auto next = next_passes<Rows, T>;
-    static constexpr auto most_passes = Rows::template most_passes<T>;
+    static constexpr auto most_passes = Rows::most_passes;
 
     static void reduce(const Tile &tile, const RowParameters &parameters, RowState *states) {
         Rowwise<Rows, V>::reduce(kReader, tile, parameters, states);

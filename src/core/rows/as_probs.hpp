@@ -95,11 +95,10 @@ struct ProbsState {
         return is_normalised(parameters.forms[kTrue]) || is_normalised(parameters.forms[kPred]) ? kSums : kAll;
     }
 
-    template <class T>
-    static int most_passes(const RowParameters &parameters) {
+    static int most_passes(const RowParameters &parameters, bool is_float64) {
         RowState state;
         begin(parameters, state);
-        const int again = sizeof(T) == sizeof(float) && makes_both(parameters) ? kAll + 1 - first_again(parameters) : 0;
+        const int again = !is_float64 && makes_both(parameters) ? kAll + 1 - first_again(parameters) : 0;
         return static_cast<int>(kAll + 1 - state.pass) + again;
     }
 

@@ -51,10 +51,7 @@ struct KlLabels {
         state.pass = kRowDone;
     }
 
-    template <class T>
-    static int most_passes(const RowParameters &) {
-        return kSum + 1;
-    }
+    static int most_passes(const RowParameters &, bool) { return kSum + 1; }
 
     // The exponents of a row's elements.
     template <class V>

@@ -384,10 +384,7 @@ struct KlLogits {
         finish(parameters, state, near < 0 ? 0 : near, y > -0.3 && y < 0.3 ? y - gap : far.log_ratio);
     }
 
-    template <class T>
-    static int most_passes(const RowParameters &) {
-        return kSumsAgain + 1;
-    }
+    static int most_passes(const RowParameters &, bool) { return kSumsAgain + 1; }
 
     static void finish(const RowParameters &parameters, RowState &state, double value, double log_ratio) {
         const double sums = state.held[kS] + state.held[kOther];
