@@ -1,4 +1,4 @@
-"""Write python/kldiv_fast/__init__.pyi, torch.pyi and jax.pyi: the functions of every operation of the table, typed.
+"""Write python/kldiv_fast/__init__.pyi, torch.pyi, jax.pyi and dask.pyi: the functions of every operation of the table, typed.
 
 python tools/stubs.py            write them
 python tools/stubs.py --check    fail if they are not what would be written
@@ -80,8 +80,12 @@ _Form: TypeAlias = Literal[{forms}]
 _Labels: TypeAlias = _Form | Literal["labels"]
 
 """
-# library, its inputs, what it returns
-ADAPTERS = (("torch", "torch.Tensor", "torch.Tensor"), ("jax", "Any", "jax.Array"))
+# The stub, the library, its inputs, what it returns, keywords of its own
+ADAPTERS = (
+    ("torch", "torch", "torch.Tensor", "torch.Tensor", []),
+    ("jax", "jax", "Any", "jax.Array", []),
+    ("dask", "dask.array", "Any", "dask.array.Array", ["num_threads: int | None = None"]),
+)
 
 FORM_NAMES = ", ".join(f'"{name}"' for name in FORMS if name != "labels")
 FORM_OR_LABELS = 'form: _Form | tuple[_Labels, _Form] | list[_Labels] = "probs"'
@@ -154,7 +158,7 @@ def package():
     )
 
 
-def adapter(library, array, result):
+def adapter(library, array, result, more):
     names = names_of(operation.name for operation in OPERATIONS)
     found = [ADAPTER.format(library=library, names=names, forms=FORM_NAMES)]
     for operation in OPERATIONS:
@@ -176,6 +180,7 @@ def adapter(library, array, result):
             "ignore_class: int | None = None",
             "label_smoothing: float = 0.0",
             "validate: bool = False",
+            *more,
         ]
         lines = "".join(f"    {argument},\n" for argument in arguments)
         found.append(f"def {operation.name}(\n{lines}) -> {result}: ...\n")
@@ -187,7 +192,7 @@ def names_of(functions):
 
 
 def main():
-    stubs = {"__init__": package()} | {given[0]: adapter(*given) for given in ADAPTERS}
+    stubs = {"__init__": package()} | {name: adapter(*given) for name, *given in ADAPTERS}
     for name, text in stubs.items():
         path = PACKAGE / f"{name}.pyi"
         if "--check" not in sys.argv[1:]:
