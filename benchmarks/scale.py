@@ -98,7 +98,9 @@ def show(duration):
 def main():
     for form in FORMS:
         check(form)
-    print("| form | state of a row | rounds at most | one round, one thread | a merge of two states |")
+    print(
+        "| form | state of a row | rounds at most | one round, one thread | a merge of two states |"
+    )
     print("| --- | --- | --- | --- | --- |")
     rates = {}
     for form in FORMS:
@@ -109,7 +111,9 @@ def main():
             f"{merge_rate(form) * 1e9:.0f} ns |"
         )
     per_block, per_second = graph_cost(), scheduler_rate()
-    print(f"\nA block in the graph: {per_block * 1e6:.0f} us. A scheduler: {per_second:.0f} blocks/s.\n")
+    print(
+        f"\nA block in the graph: {per_block * 1e6:.0f} us. A scheduler: {per_second:.0f} blocks/s.\n"
+    )
     total = 2 * ROWS * CLASSES * ITEM
     for block in (BLOCK, 16 * BLOCK):
         n = total / (2 * block)

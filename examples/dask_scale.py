@@ -84,7 +84,11 @@ def blocks(kind, gigabytes):
     """y_true and y_pred, together so large; the mean divergence of their rows, and how near it is to be found."""
     n = max(1, round(gigabytes * 1e9 / (2 * 4 * ROWS * CLASSES)))
     is_random = kind == "random"
-    given = {"dtype": np.float32, "chunks": ((ROWS,) * n, (CLASSES,)), "meta": np.empty((0, 0), np.float32)}
+    given = {
+        "dtype": np.float32,
+        "chunks": ((ROWS,) * n, (CLASSES,)),
+        "meta": np.empty((0, 0), np.float32),
+    }
     inputs = [da.map_blocks(uniform, seed, is_random, **given) for seed in (0, 1)]
     if is_random:  # t log(t/p) of uniform numbers has the mean 1/4
         return *inputs, CLASSES / 4, 5 * CLASSES / np.sqrt(n * ROWS * CLASSES)

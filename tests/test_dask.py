@@ -1,7 +1,10 @@
 """Dask arrays: NumPy's values from chunks of any shape, lazily, the same bits whatever the workers, and what is refused."""
 
 import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import kldiv_fast
 import numpy as np
@@ -339,6 +342,29 @@ def test_no_worker_has_more_threads(client):
         assert any(after[worker] > before[worker] for worker in before)
 
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "dask_scale.py"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], r"mean divergence 1\.0000"),
+        (["--cluster", "--gigabytes", "0.5"], r"two workers of 1 GiB: 0\.5 GB in .*, 0 of them done again"),
+        (["--cluster", "--gigabytes", "2", "--kill"], r"worker \d+ is killed.*mean divergence"),
+    ],
+    ids=["files", "cluster", "killed"],
+)  # fmt: skip
+def test_the_example(options, said):
+    """Which asserts that the value is the expected one."""
+    for needed in ("distributed", "zarr"):
+        pytest.importorskip(needed)
+    command = [sys.executable, str(EXAMPLE), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(said, done.stdout, re.DOTALL), done.stdout
+
+
 # ---- xarray ----
 
 
@@ -352,9 +378,7 @@ def test_apply_ufunc(xr):
     expected = kldiv_fast.kl(*arrays, reduction="none")
     x, y = (xr.DataArray(lazy(a, (3, 1100)), dims=("time", "class")) for a in arrays)
     given = {"input_core_dims": [["class"], ["class"]], "kwargs": {"reduction": "none"}}
-    rows = xr.apply_ufunc(
-        kldiv_fast.kl, x, y, dask="parallelized", output_dtypes=[float], **given
-    )
+    rows = xr.apply_ufunc(kldiv_fast.kl, x, y, dask="parallelized", output_dtypes=[float], **given)
     assert rows.dims == ("time",) and rows.chunks is not None
     np.testing.assert_allclose(rows.values, expected, rtol=1e-12)
     cut = (a.chunk({"class": 300}) for a in (x, y))

@@ -344,10 +344,8 @@ void reduce(const py::tuple &given, const py::array &y_true, const py::array &y_
     problem.operands[KLDIV_OUT] = {states_of(states, problem.options, rows), KLDIV_INT64, 0};
     if (nest.elements == 0) throw py::value_error("a block must have rows and classes");
     int64_t stride = kldiv_state_size(&problem.options) * static_cast<int64_t>(sizeof(int64_t));
-    for (int i = nest.batch_ndim - 1; i >= 0; stride *= nest.axes[i--].extent)
-        nest.axes[i].strides[KLDIV_OUT] = stride;
-    raise_status(
-        call_core(problem.options, nest.elements, [&] { return kldiv_reduce(&problem, classes, is_first); }));
+    for (int i = nest.batch_ndim - 1; i >= 0; stride *= nest.axes[i--].extent) nest.axes[i].strides[KLDIV_OUT] = stride;
+    raise_status(call_core(problem.options, nest.elements, [&] { return kldiv_reduce(&problem, classes, is_first); }));
 }
 
 // kldiv_merge of states, with those of the blocks that follow; then, where the round ends, kldiv_next. `values`: float64, one
@@ -357,7 +355,8 @@ void merge(const py::tuple &given, py::array states, const py::list &others, boo
     const int64_t rows = states.size() / kldiv_state_size(&options);
     states.mutable_data();  // an error where they are read-only
     int64_t *const into = states_of(states, options, rows);
-    for (const py::handle other : others) kldiv_merge(&options, rows, into, states_of(other.cast<py::array>(), options, rows));
+    for (const py::handle other : others)
+        kldiv_merge(&options, rows, into, states_of(other.cast<py::array>(), options, rows));
     if (!ends) return;
     if (values && (wide_dtype_of(*values, "values") != KLDIV_FLOAT64 || values->size() != rows ||
                    !arrays::has_flags(fields(*values), py::array::c_style)))
