@@ -212,7 +212,7 @@ def _values(block, *operands):
     rows = _meaning.broadcast(true.shape, pred.shape)[: -block.class_ndim]
     values = np.empty(rows)
     arranged = Arranged(true, pred, where, block.class_ndim, rows, _meaning.Weights())
-    Problem({}, None, arranged, values.dtype, block.options, "none", 1).run(values)
+    Problem({}, None, arranged, values.dtype, block.options, "none", 1, {}, 0).run(values)
     return values
 
 

@@ -7,9 +7,6 @@
 #include "convert.hpp"
 #include "tile.hpp"
 
-// As little code as will do.
-#define KLDIV_SMALL __attribute__((cold))
-
 namespace kldiv {
 namespace {
 
@@ -44,7 +41,7 @@ struct Beginnings {
             state.label = plan.class_order.place_of(labels[row]);
     }
     // The same of a row in blocks, whose state stands at `place` if it has begun.
-    KLDIV_SMALL void resume(const Plan &plan, int64_t row, const char *place, RowState &state) const {
+    [[gnu::cold]] void resume(const Plan &plan, int64_t row, const char *place, RowState &state) const {
         plan.begins ? plan.rowwise->begin(plan.row_parameters, state)
                     : static_cast<void>(std::memcpy(&state, place, sizeof state));
         const bool is_here = labels != nullptr && labels[row] >= 0;
@@ -119,7 +116,7 @@ void do_group(const Plan &plan, const Group &group, Workspace &work) {
 }
 
 // One pass over a group's block. What carries on from here says what dtype the row is computed in: see rounds.cpp.
-KLDIV_SMALL void do_round(const Plan &plan, const Group &group, Workspace &work) {
+[[gnu::cold]] void do_round(const Plan &plan, const Group &group, Workspace &work) {
     const Span span = span_of(plan, 0);
     char *places[kGroupRows];
     read_places(plan.rows(), group, places);
@@ -155,7 +152,7 @@ void run_row_groups(void *context, int worker, int64_t task) {
     });
 }
 
-KLDIV_SMALL void run_row_round(void *context, int worker, int64_t task) {
+[[gnu::cold]] void run_row_round(void *context, int worker, int64_t task) {
     const Plan &plan = *static_cast<const Plan *>(context);
     const int64_t last = std::min((task + 1) * plan.groups_per_task, plan.groups);
     Workspace work(scratch_of(plan, worker));
