@@ -364,6 +364,50 @@ void merge(const py::tuple &given, py::array states, const py::list &others, boo
     kldiv_next(&options, rows, into, values ? static_cast<double *>(values->mutable_data()) : nullptr);
 }
 
+// ---- Language models ----
+
+// One side of a kldiv_fidelity: rows of logits, or of codes behind their scale and least logarithm.
+kldiv_logits logits_of(const py::array &rows, int64_t classes, const char *name) {
+    const kldiv_operand operand = input(rows);
+    const bool is_read = operand.dtype == KLDIV_FLOAT32 || operand.dtype == KLDIV_FLOAT16 ||
+                         operand.dtype == KLDIV_BFLOAT16 || operand.dtype == KLDIV_UINT16;
+    if (!is_read || operand.swapped)
+        throw py::type_error(std::string(name) + " must be float32, float16, bfloat16 or uint16, and native");
+    const int64_t before = operand.dtype == KLDIV_UINT16 ? 4 : 0;
+    if (rows.ndim() != 2 || classes < 1 || rows.shape(1) < before + classes || rows.strides(1) != rows.itemsize())
+        throw py::value_error(std::string(name) + " must have two axes, the second one of the classes, side by side");
+    return {rows.data(), operand.dtype, rows.strides(0)};
+}
+
+// kldiv_fidelity.
+void fidelity(const py::array &base, const py::array &other, int64_t classes, const Optional &targets, py::array out,
+              double temperature, int num_threads) {
+    kldiv_fidelity_problem problem{};
+    problem.base = logits_of(base, classes, "base");
+    problem.other = logits_of(other, classes, "other");
+    problem.rows = base.shape(0);
+    problem.classes = classes;
+    if (other.shape(0) != problem.rows) throw py::value_error("base and other must have the same rows");
+    if (targets) {
+        const kldiv_operand operand = input(*targets);
+        if (operand.dtype != KLDIV_INT64 || operand.swapped || targets->ndim() != 1 ||
+            targets->shape(0) != problem.rows || !arrays::has_flags(fields(*targets), py::array::c_style))
+            throw py::value_error("targets must be one int64 for each row");
+        problem.targets = static_cast<const int64_t *>(targets->data());
+        if (std::any_of(problem.targets, problem.targets + problem.rows,
+                        [&](int64_t target) { return target < -1 || target >= classes; }))
+            throw py::value_error("targets must be classes, or -1");
+    }
+    if (out.ndim() != 2 || out.shape(0) != problem.rows || out.shape(1) != KLDIV_FIGURE_COUNT ||
+        wide_dtype_of(out, "out") != KLDIV_FLOAT64 || !arrays::has_flags(fields(out), py::array::c_style))
+        throw py::value_error("out must be the figures of each row");
+    problem.out = static_cast<double *>(out.mutable_data());
+    problem.options = options_of(KLDIV_KL, std::nullopt, 0.5, 1, num_threads, kProbs, temperature);
+    const double elements = static_cast<double>(problem.rows) * static_cast<double>(classes);
+    raise_status(call_core(problem.options, static_cast<int64_t>(std::min(elements, 0x1p62)),
+                           [&] { return kldiv_fidelity(&problem); }));
+}
+
 double sum_of(const Optional &weight, const Optional &mask) {
     if (weight) wide_dtype_of(*weight, "sample_weight");
     if (mask && mask->dtype().kind() != 'b') throw py::type_error("mask must be bool");
@@ -387,5 +431,7 @@ void add_run(py::module_ &m) {
     m.def("rounds", &rounds);
     m.def("reduce", &reduce);
     m.def("merge", &merge);
+    m.def("fidelity", &fidelity, "base"_a, "other"_a, "classes"_a, "targets"_a, "out"_a, "temperature"_a = 1.0,
+          "num_threads"_a = 0);
     m.def("sum_of_weights", &sum_of, "weight"_a, "mask"_a);
 }

@@ -27,6 +27,9 @@ KLDIV_ROWWISE(KLDIV_ROW)
 #undef KLDIV_ROW
 // And those of pair_kernel.cpp.
 extern const PairKernels pair_kernels_avx512, pair_kernels_avx2, pair_kernels_neon, pair_kernels_baseline;
+// And those of fidelity_kernel.cpp.
+extern const FidelityKernels fidelity_kernels_avx512, fidelity_kernels_avx2, fidelity_kernels_neon,
+    fidelity_kernels_baseline;
 
 namespace {
 
@@ -35,6 +38,7 @@ struct Implementation {
     const Kernels *kernels[KLDIV_OPERATION_COUNT];
     const RowwiseKernels *rowwise[kRowwiseCount];
     const PairKernels *pairs;
+    const FidelityKernels *fidelity;
     bool (*supported)();
 };
 
@@ -44,27 +48,47 @@ constexpr Implementation kImplementations[] = {
 #if defined(KLDIV_HAS_AVX512)
 #define KLDIV_ROW(NAME, name, parameters) &kernels_avx512_##name,
 #define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_avx512_##name,
-    {"avx512", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, &pair_kernels_avx512, has_x86_64_v4},
+    {"avx512",
+     {KLDIV_OPERATIONS(KLDIV_ROW)},
+     {KLDIV_ROWWISE(KLDIV_STATE)},
+     &pair_kernels_avx512,
+     &fidelity_kernels_avx512,
+     has_x86_64_v4},
 #undef KLDIV_ROW
 #undef KLDIV_STATE
 #endif
 #if defined(KLDIV_HAS_AVX2)
 #define KLDIV_ROW(NAME, name, parameters) &kernels_avx2_##name,
 #define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_avx2_##name,
-    {"avx2", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, &pair_kernels_avx2, has_x86_64_v3},
+    {"avx2",
+     {KLDIV_OPERATIONS(KLDIV_ROW)},
+     {KLDIV_ROWWISE(KLDIV_STATE)},
+     &pair_kernels_avx2,
+     &fidelity_kernels_avx2,
+     has_x86_64_v3},
 #undef KLDIV_ROW
 #undef KLDIV_STATE
 #endif
 #if defined(KLDIV_HAS_NEON)
 #define KLDIV_ROW(NAME, name, parameters) &kernels_neon_##name,
 #define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_neon_##name,
-    {"neon", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, &pair_kernels_neon, always},
+    {"neon",
+     {KLDIV_OPERATIONS(KLDIV_ROW)},
+     {KLDIV_ROWWISE(KLDIV_STATE)},
+     &pair_kernels_neon,
+     &fidelity_kernels_neon,
+     always},
 #undef KLDIV_ROW
 #undef KLDIV_STATE
 #endif
 #define KLDIV_ROW(NAME, name, parameters) &kernels_baseline_##name,
 #define KLDIV_STATE(name, NAME, Y_TRUE, Y_PRED) &row_kernels_baseline_##name,
-    {"baseline", {KLDIV_OPERATIONS(KLDIV_ROW)}, {KLDIV_ROWWISE(KLDIV_STATE)}, &pair_kernels_baseline, always},
+    {"baseline",
+     {KLDIV_OPERATIONS(KLDIV_ROW)},
+     {KLDIV_ROWWISE(KLDIV_STATE)},
+     &pair_kernels_baseline,
+     &fidelity_kernels_baseline,
+     always},
 #undef KLDIV_ROW
 #undef KLDIV_STATE
 };
@@ -88,6 +112,8 @@ const RowwiseKernels &current_rowwise_kernels(int which) {
 }
 
 const PairKernels &current_pair_kernels() { return *current.load(std::memory_order_relaxed)->pairs; }
+
+const FidelityKernels &current_fidelity_kernels() { return *current.load(std::memory_order_relaxed)->fidelity; }
 
 }  // namespace kldiv
 

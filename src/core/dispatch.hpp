@@ -1,5 +1,6 @@
-// Which kernels this machine runs. Included by kldiv.cpp and pairs.cpp.
+// Which kernels this machine runs. Included by kldiv.cpp, pairs.cpp and fidelity.cpp.
 #pragma once
+#include "fidelity_kernel.hpp"
 #include "kernel.hpp"
 #include "operations.hpp"
 #include "pair_kernel.hpp"
@@ -10,5 +11,6 @@ namespace kldiv {
 const Kernels &current_kernels(kldiv_operation operation);
 const RowwiseKernels &current_rowwise_kernels(int which);  // see operations.hpp
 const PairKernels &current_pair_kernels();
+const FidelityKernels &current_fidelity_kernels();
 
 }  // namespace kldiv

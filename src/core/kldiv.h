@@ -195,6 +195,42 @@ typedef struct {
 /* The divergence of each row of y_true and each of y_pred. Same bits for any number of threads. */
 kldiv_status kldiv_pairs(const kldiv_pairs_problem *problem);
 
+/* A side of two language models: rows of logits, one for each token, their elements side by side and native. Of KLDIV_FLOAT32,
+ * KLDIV_FLOAT16 and KLDIV_BFLOAT16; of KLDIV_UINT16 they are llama.cpp's codes: a row begins with two float32, its scale and
+ * its least logarithm, and a code stands for the log-probability scale * code + least, which is taken as it is. */
+typedef struct {
+    const void *data;
+    kldiv_dtype dtype;
+    int64_t row_stride; /* in bytes */
+} kldiv_logits;
+
+/* What is told of a row, in this order. NaN, all of it: an element is NaN or infinite, or all are -inf. */
+typedef enum {
+    KLDIV_FORWARD,    /* kl of base and other. Of a base of codes llama.cpp's: over what is above e^-16, not renormalised */
+    KLDIV_REVERSE,    /* kl of other and base */
+    KLDIV_HALF_JSD,   /* jsd of both, with a beta of 1/2 */
+    KLDIV_TARGET,     /* log-probability of the row's target by base, */
+    KLDIV_TARGET_OF,  /* and by other; NaN: it has none */
+    KLDIV_FIRST,      /* the likeliest class by base, the first of several, */
+    KLDIV_FIRST_OF,   /* and by other */
+    KLDIV_TOP,        /* the probability of base's */
+    KLDIV_SHARED,     /* how many of the five likeliest both have */
+    KLDIV_FIGURE_COUNT
+} kldiv_figure;
+
+typedef struct {
+    kldiv_logits base, other;
+    int64_t rows, classes;
+    const int64_t *targets; /* of each row a class, or -1: none. NULL: no row has one */
+    double *out;            /* KLDIV_FIGURE_COUNT of each row */
+    kldiv_options options;  /* temperature (1, where a side has codes), num_threads, poll */
+} kldiv_fidelity_problem;
+
+/* How far a language model is from another, row by row, from softmax(x / temperature). Where a side has codes, whose
+ * probabilities need not sum to 1, KLDIV_REVERSE (and KLDIV_FORWARD, unless it is llama.cpp's) are generalized_kl. Same bits
+ * for any number of threads. */
+kldiv_status kldiv_fidelity(const kldiv_fidelity_problem *problem);
+
 /* The table's rows: the i-th name, or NULL past the end, and the names of its parameters, by commas. */
 const char *kldiv_operation_name(int i);
 const char *kldiv_operation_parameters(int i);

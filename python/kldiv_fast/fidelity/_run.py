@@ -1,0 +1,298 @@
+"""Two models' rows beside each other, a window at a time, on their way to the core; and what only top-k teachers need."""
+
+import math
+
+import numpy as np
+
+from kldiv_fast import _core
+from kldiv_fast._arrays import is_float, is_float64
+from kldiv_fast.fidelity._files import TopK, open_logits
+from kldiv_fast.fidelity._report import FIGURES, Input, report_of
+
+_MAPPED = 32 << 20  # bytes of a window that lies in a file,
+_COPIED = 8 << 20  # and of one that is read or converted
+TAILS = ("bucket", "renormalize", "truncate")
+
+
+def fidelity(
+    base, other, *, tokens=None, vocab_size=None, temperature=1.0, chunks=None, tail="bucket", num_threads=None, progress=None
+):  # fmt: skip
+    """How far a language model's next-token distributions are from another's: every figure of a report.
+
+    Parameters
+    ----------
+    base : path-like, array, Logits or TopK
+        The original's logits, as :func:`open_logits` takes them; a row for each token.
+    other : path-like, array or Logits
+        The changed model's, of the same rows.
+    tokens : array_like of int, optional
+        The token that each row is to predict, in the rows' order; or, for logits of shape (sequences, n, vocabulary), what
+        the model read, of shape (sequences, n + 1). Without them, and without a file of llama.cpp, there is no perplexity.
+        -1 (and -100) is none.
+    vocab_size : int, optional
+        Where a vocabulary is padded: so many classes count, and the others are cut off before the softmax.
+    temperature : float, default 1.0
+        Logits are divided by it. Codes of llama.cpp can't be.
+    chunks : int, optional
+        The first so many chunks alone.
+    tail : {"bucket", "renormalize", "truncate"}, default "bucket"
+        Of a TopK base: all other tokens as one more class, which makes a divergence that is never negative and at most the
+        whole one; both models renormalised over the k; or the sum over the k as it is, which may be negative.
+    num_threads : int, optional
+        Otherwise as many as :func:`kldiv_fast.get_num_threads` says.
+    progress : callable, optional
+        Called after each window with the rows that are done, and the sum and the sum of squares of their divergences.
+
+    Returns
+    -------
+    Fidelity
+
+    Raises
+    ------
+    ValueError
+        If the two don't fit together: rows, vocabularies, tokens; or an argument has no such value.
+    TypeError
+        If an argument is of another kind.
+
+    Notes
+    -----
+    With p and q the base's and the other's softmax, a row's figures are KL(p‖q), KL(q‖p), the Jensen-Shannon divergence, both
+    likeliest tokens and the target's two log-probabilities, in nats. They are sums about the log-ratio, so that models which
+    nearly agree keep six digits, and none is negative. A base that llama.cpp wrote has llama.cpp's meaning: the sum
+    over log p > -16, not renormalised.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kldiv_fast.fidelity import fidelity
+    >>> base = np.random.default_rng(0).normal(size=(500, 1000)).astype(np.float32)
+    >>> report = fidelity(base, base + np.float32(0.01) * base[::-1])
+    >>> print(f"{report.kld.value:.4e} {report.same_top.value:.3f}")
+    4.9912e-05 0.986
+    """
+    comparison = Comparison(
+        open_logits(base), open_logits(other), tokens, vocab_size, temperature, chunks, tail, num_threads
+    )  # fmt: skip
+    for done, total, squares in comparison.steps():
+        if progress is not None:
+            progress(done, total, squares)
+    return comparison.report()
+
+
+class Comparison:
+    """What is read of two models, and the figures of the rows so far."""
+
+    def __init__(self, base, other, tokens, vocab_size, temperature, chunks, tail, num_threads):
+        self.base, self.other = base, other
+        _check_options(base, other, temperature, tail)
+        self.tail, self.temperature = tail, float(temperature)
+        self.num_threads = _positive("num_threads", num_threads) or 0
+        self.classes = _classes(base, other, _positive("vocab_size", vocab_size))
+        self.chunks = _chunks(base, other, _positive("chunks", chunks))
+        self.rows = int(self.chunks.sum())
+        self.targets = _targets(base, other, tokens, self)
+        self.figures = np.empty((self.rows, len(FIGURES)))
+        self.done = 0
+        self.bound, self.at_code_0 = [0.0, 0.0], [0, 0]
+
+    def steps(self):
+        """Read on, and after each window yield the rows that are done, and their divergences' sum and sum of squares."""
+        for start, stop in self._windows():
+            self._add(start, stop)
+            self.done = stop
+            klds = self.figures[start:stop, 0]
+            klds = klds[np.isfinite(klds)]
+            yield stop, float(klds.sum()), float(klds @ klds)
+
+    def report(self):
+        sides = [
+            Input(side.name, side.producer, side.shape, side.dtype, bound or None, at_0 if side.is_coded and self.targets is not None else None)
+            for side, bound, at_0 in zip((self.base, self.other), self.bound, self.at_code_0, strict=True)
+        ]  # fmt: skip
+        return report_of(
+            *sides,
+            self.figures[: self.done],
+            self.chunks,
+            classes=self.classes,
+            temperature=self.temperature,
+            tail=self.tail if isinstance(self.base, TopK) else None,
+            is_partial=self.done < self.rows,
+        )
+
+    def _windows(self):
+        """Windows of rows, each within one chunk of what can't be read across chunks."""
+        cuts = [side.cuts() for side in (self.base, self.other) if not isinstance(side, TopK)]
+        cuts = np.unique(np.concatenate([[0, self.rows], *cuts]))
+        cuts = cuts[cuts <= self.rows]
+        is_mapped = all(getattr(side, "is_mapped", True) for side in (self.base, self.other))
+        row = max(side.shape[1] for side in (self.base, self.other)) * _size(self.base, self.other)
+        step = max(1, (_MAPPED if is_mapped else _COPIED) // row)
+        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+            for start in range(int(begin), int(end), step):
+                yield start, min(start + step, int(end))
+
+    def _add(self, start, stop):
+        targets = None if self.targets is None else self.targets[start:stop]
+        out = self.figures[start:stop]
+        other = _readable(self.other.read(start, stop), self.other)
+        if isinstance(self.base, TopK):
+            return self._add_top_k(slice(start, stop), other, targets, out)
+        base = _readable(self.base.read(start, stop), self.base)
+        self._core(base, other, targets, out)
+        for i, (side, rows) in enumerate(((self.base, base), (self.other, other))):
+            if side.is_coded:
+                self.bound[i] = max(self.bound[i], side.bound(rows))
+                if targets is not None:
+                    known = np.flatnonzero(targets >= 0)
+                    codes = rows[known, 4 + targets[known]]
+                    self.at_code_0[i] += int((codes == 0).sum())
+
+    def _core(self, base, other, targets, out):
+        _core.fidelity(base, other, self.classes, targets, out, self.temperature, self.num_threads)
+
+    # ---- top-k teachers ----
+
+    def _add_top_k(self, at, other, targets, out):
+        """What there is of a teacher of whom k tokens are known; the rest is NaN."""
+        self._core(other, other, targets, out)  # of which only what is the other's own is kept
+        first, top, target = out[:, 5].copy(), out[:, 7].copy(), out[:, 3].copy()
+        indices, log_p = self.base.indices[at], self.base.log_probs[at].astype(np.float64)
+        if indices.min() < 0 or indices.max() >= self.classes:
+            raise ValueError(f"indices has {int(indices.max() if indices.min() >= 0 else indices.min())}; expected tokens in [0, {self.classes})")  # fmt: skip
+        is_valid = np.isfinite(first) & ~np.isnan(log_p).any(axis=1)
+        rows = np.arange(len(other))[:, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            highest = other[rows[:, 0], np.where(is_valid, first, 0).astype(np.int64)].astype(np.float64)  # fmt: skip
+            log_q = (other[rows, indices].astype(np.float64) - highest[:, None]) / self.temperature + np.log(top)[:, None]  # fmt: skip
+            tail = None if self.base.tail_mass is None else self.base.tail_mass[at]
+            out[:] = np.nan
+            out[:, 0] = _top_k_kl(log_p, log_q, tail, self.tail, self.temperature)
+        best = log_p.argmax(axis=1)
+        out[:, 5] = indices[rows[:, 0], best]
+        out[:, 6], out[:, 7] = first, np.exp(log_p[rows[:, 0], best])
+        if targets is not None:
+            kept = (indices == targets[:, None]) & (targets >= 0)[:, None]
+            out[:, 3] = np.where(kept.any(axis=1), np.where(kept, log_p, -np.inf).max(axis=1), np.nan)  # fmt: skip
+            out[:, 4] = target
+        out[~is_valid] = np.nan
+
+
+def _top_k_kl(log_p, log_q, tail, how, temperature):
+    if how == "renormalize":
+        log_p, log_q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (log_p / temperature, log_q))  # fmt: skip
+    p, q = np.exp(log_p), np.exp(log_q)
+    if how == "truncate":
+        return _products(p, log_p - log_q).sum(axis=1)
+    # As sums of p log(p/q) - p + q, none of which is negative; all of both sides is 1.
+    value = (_products(p, log_p - log_q) - p + q).sum(axis=1)
+    if how == "renormalize":
+        return value.clip(min=0)
+    rest = 1 - p.sum(axis=1) if tail is None else tail
+    rest, rest_q = rest.clip(min=0), (1 - q.sum(axis=1)).clip(min=0)
+    ratio = np.log(np.where(rest > 0, rest, 1) / rest_q)
+    return (value + _products(rest, ratio) - rest + rest_q).clip(min=0)
+
+
+def _products(p, log_ratio):
+    return np.where(p > 0, p * log_ratio, 0.0)
+
+
+# ---- what fits together ----
+
+
+def _check_options(base, other, temperature, tail):
+    if not (isinstance(temperature, int | float | np.number) and 0 < temperature < math.inf):
+        raise ValueError(f"temperature is {temperature!r}; expected a finite number above 0")
+    if tail not in TAILS:
+        raise ValueError(f"tail is {tail!r}; expected one of: {', '.join(TAILS)}")
+    if isinstance(other, TopK):
+        raise ValueError("other is a TopK; expected all of the vocabulary: only a base can be top-k")  # fmt: skip
+    if temperature != 1 and (base.is_coded or other.is_coded):
+        raise ValueError(f"temperature is {temperature}; expected 1 where a file holds llama.cpp's codes, whose floor hides the rest of the distribution")  # fmt: skip
+    if temperature != 1 and isinstance(base, TopK) and tail != "renormalize":
+        raise ValueError(f"temperature is {temperature} with tail={tail!r}; expected 1, or tail='renormalize': the tail's mass at another temperature is unknown")  # fmt: skip
+    if isinstance(base, TopK) and other.is_coded:
+        raise ValueError("other is a file of llama.cpp's codes beside a TopK base; expected logits")
+
+
+def _positive(name, value):
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least 1")
+    return int(value)
+
+
+def _classes(base, other, vocab_size):
+    found = [side.shape[1] for side in (base, other) if not isinstance(side, TopK)]
+    if vocab_size is not None:
+        if vocab_size > min(found):
+            raise ValueError(f"vocab_size is {vocab_size:,}; expected at most {min(found):,}, which the logits have")  # fmt: skip
+        if vocab_size < min(found) and (base.is_coded or other.is_coded):
+            raise ValueError(f"vocab_size is {vocab_size:,}, less than the {min(found):,} of llama.cpp's codes, which are normalised over all")  # fmt: skip
+        return vocab_size
+    if len(set(found)) > 1:
+        raise ValueError(f"base has a vocabulary of {found[0]:,}, other of {found[1]:,}; expected the same, or vocab_size= where one is padded")  # fmt: skip
+    return found[0]
+
+
+def _chunks(base, other, wanted):
+    """How many rows each chunk has: as either side tells."""
+    if base.shape[0] != other.shape[0]:
+        raise ValueError(f"base has {base.shape[0]:,} rows, other {other.shape[0]:,}; expected the same tokens in both")  # fmt: skip
+    told = [side.chunks for side in (base, other) if len(side.chunks) > 1] or [base.chunks]
+    if len(told) > 1 and not np.array_equal(told[0], told[1]):
+        raise ValueError(f"base has {len(told[0])} chunks, the first of {told[0][0]} rows, other {len(told[1])}, of {told[1][0]}; expected the same")  # fmt: skip
+    if wanted is not None and wanted > len(told[0]):
+        raise ValueError(f"chunks is {wanted}; expected at most {len(told[0])}, which there are")
+    return told[0][:wanted]
+
+
+def _targets(base, other, tokens, comparison):
+    known = [side.targets for side in (base, other) if side.targets is not None]
+    if base.targets is not None and other.targets is not None and not np.array_equal(base.tokens, other.tokens):  # fmt: skip
+        chunk, at = np.argwhere(base.tokens != other.tokens)[0]
+        raise ValueError(f"base and other are of different texts: token {at} of chunk {chunk} is {base.tokens[chunk, at]} and {other.tokens[chunk, at]}")  # fmt: skip
+    if tokens is not None:
+        given = _given_targets(np.asarray(tokens), base.shape[0], len(comparison.chunks))
+        if known and not np.array_equal(given, known[0]):
+            raise ValueError(f"tokens are not those of {base.name if base.targets is not None else other.name}; expected the same, or none")  # fmt: skip
+        known = [given]
+    if not known:
+        return None
+    targets = known[0][: comparison.rows]
+    out_of_range = (targets < -1) | (targets >= comparison.classes)
+    if out_of_range.any():
+        raise ValueError(f"tokens has {targets[out_of_range][0]}; expected tokens in [0, {comparison.classes}), or -1 where there is none")  # fmt: skip
+    return targets
+
+
+def _given_targets(tokens, rows, chunks):
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(f"tokens has dtype {tokens.dtype}; expected integers")
+    if tokens.size != rows and tokens.ndim == 2 and tokens.size == rows + len(tokens):
+        tokens = tokens[:, 1:]  # what the model read: each but the first is what a row is to predict
+    if tokens.ndim == 1 and chunks == 1 and tokens.size == rows + 1:
+        tokens = tokens[1:]
+    if tokens.size != rows:
+        raise ValueError(f"tokens has shape {tokens.shape}; expected {rows:,}: one for each row, or one more for each sequence")  # fmt: skip
+    targets = np.ascontiguousarray(tokens, dtype=np.int64).ravel()
+    return np.where(targets == -100, -1, targets)
+
+
+# ---- windows ----
+
+
+def _size(*sides):
+    return max(8 if side.dtype == "float64" else 4 if side.dtype == "float32" else 2 for side in sides)  # fmt: skip
+
+
+def _readable(rows, side):
+    """A window as the core reads it: float64 and what is not native or not side by side becomes float32."""
+    if side.is_coded:
+        return rows
+    is_known = is_float(rows.dtype) and not is_float64(rows.dtype)
+    if is_known and rows.dtype.isnative and rows.strides[1] == rows.itemsize and rows.flags.aligned:
+        return rows
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, dtype=np.float32)
