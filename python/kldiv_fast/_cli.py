@@ -1,4 +1,4 @@
-"""The command ``python -m kldiv_fast``: the divergence of two files, or, without files, a demonstration."""
+"""The command ``python -m kldiv_fast``: the divergence of two files, or, without files, a demonstration; or ``fidelity``."""
 
 import argparse
 import contextlib
@@ -32,7 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         with _output_that_arrives():
-            options = _parser().parse_args(_join_values(sys.argv[1:] if argv is None else argv))
+            words = sys.argv[1:] if argv is None else argv
+            if words[:1] == ["fidelity"]:
+                from kldiv_fast.fidelity import _command
+
+                _command.run(words[1:])
+                return 0
+            options = _parser().parse_args(_join_values(words))
             if options.y_true is None:
                 from kldiv_fast._demo import demonstrate
 
@@ -84,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m kldiv_fast",
         description="A divergence of the arrays in two files: Kullback-Leibler's, in nats, with the meaning of "
-        "keras.losses.KLDivergence, or another. Without files: a demonstration.",
+        "keras.losses.KLDivergence, or another. Without files: a demonstration. `fidelity BASE OTHER...`: language models.",
     )
     parser.add_argument("y_true", nargs="?", help="FILE.npy (memory-mapped), or FILE.npz:NAME")
     parser.add_argument("y_pred", nargs="?", help="the same for the predictions")

@@ -5,6 +5,7 @@ the line of Python that makes an array of them.
 """
 
 import codecs
+import contextlib
 import errno
 import math
 import os
@@ -213,53 +214,62 @@ def _is_number(field):
     return True
 
 
-# ---- the file of rows ----
+# ---- what is written ----
 
 
-def check_output(name, inputs):
+def check_output(name, inputs, option="--rows"):
     """Refuse an output that is one of the inputs, given by what each is called: it would be lost."""
     for called, given in inputs.items():
         path, _ = _path_and_member(given)
         if os.path.exists(name) and os.path.exists(path) and os.path.samefile(name, path):
             raise InputError(
-                f"--rows {name} is the same file as {called} {path}, which would be lost; "
+                f"{option} {name} is the same file as {called} {path}, which would be lost; "
                 "expected another file"
             )
 
 
-def write_rows(name, shape, dtype, fill):
-    """Let `fill` write an array of rows, and move its file to its place once it is whole.
+@contextlib.contextmanager
+def written_beside(name, option="--rows"):
+    """The path of a new file beside `name`, which is moved to its place once all is written.
 
     As `open` would: a new file has the mode that the umask gives, an old one keeps its mode, and a link is followed.
     """
     try:
         target = os.path.realpath(name)
-        mode = _mode_to_keep(target)
+        mode = _mode_to_keep(target, option)
         scratch = os.path.join(os.path.dirname(target), f".kldiv_fast-{secrets.token_hex(8)}.part")
         try:
             created = 0o666 if mode is None else 0o600
             os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, created))
-            rows = np.lib.format.open_memmap(scratch, "w+", dtype, shape)
-            _reserve(scratch)
-            fill(rows)
-            rows.flush()
-            del rows
+            yield scratch
             if mode is not None:
                 os.chmod(scratch, mode)
             os.replace(scratch, target)
         finally:
             Path(scratch).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"--rows {name} can't be written: {error.strerror or error}") from error
+        raise InputError(
+            f"{option} {name} can't be written: {error.strerror or error}"
+        ) from error
 
 
-def _mode_to_keep(target):
+def write_rows(name, shape, dtype, fill):
+    """Let `fill` write an array of rows."""
+    with written_beside(name) as scratch:
+        rows = np.lib.format.open_memmap(scratch, "w+", dtype, shape)
+        _reserve(scratch)
+        fill(rows)
+        rows.flush()
+        del rows
+
+
+def _mode_to_keep(target, option):
     """The permissions of a file that is there and may be written to; None: there is none."""
     if not os.path.lexists(target):
         return None
     mode = os.stat(target).st_mode
     if not stat.S_ISREG(mode):
-        raise InputError(f"--rows {target} is a folder, a pipe or a device; expected a file")
+        raise InputError(f"{option} {target} is a folder, a pipe or a device; expected a file")
     with open(target, "r+b"):  # raises where the file is protected, which replacing it would not
         return stat.S_IMODE(mode)
 

@@ -161,13 +161,16 @@ def write_llama_logits(path, logits, tokens, n_ctx):
     if tokens.size and (tokens.min() < 0 or tokens.max() >= vocabulary):
         raise ValueError(f"tokens has {int(tokens.max())}; expected tokens in [0, {vocabulary})")
     first = n_ctx // 2 if shape[1] == n_ctx else 0
-    with _files.written_beside(os.fspath(path), "path") as scratch, open(scratch, "wb") as file:
-        file.write(MAGIC)
-        np.array([n_ctx, vocabulary, len(tokens)], "<i4").tofile(file)
-        tokens.astype("<i4").tofile(file)
-        for chunk in logits:
-            for row in chunk[first : first + rows]:
-                _encode(np.asarray(row)).tofile(file)
+    try:
+        with _files.written_beside(os.fspath(path), "path") as scratch, open(scratch, "wb") as file:
+            file.write(MAGIC)
+            np.array([n_ctx, vocabulary, len(tokens)], "<i4").tofile(file)
+            tokens.astype("<i4").tofile(file)
+            for chunk in logits:
+                for row in chunk[first : first + rows]:
+                    _encode(np.asarray(row)).tofile(file)
+    except _files.InputError as error:
+        raise OSError(str(error)) from error
 
 
 def _encode(row):

@@ -1,6 +1,7 @@
 """The figures of all rows, and the report that they come to."""
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -382,12 +383,18 @@ def _codec_lines(found):
 def table_of(reports, layout):
     """Several models beside the same base, best first: a column for each."""
     ordered = sorted(reports, key=lambda x: (not x.kld.value == x.kld.value, x.kld.value))
-    rows = [("", *(report.other.name for report in ordered))]
+    rows = [("", *short_names([report.other.name for report in ordered]))]
     for called, show in _TABLE:
         cells = [show(report) for report in ordered]
         if any(cell is not None for cell in cells):
             rows.append((called, *(cell or "" for cell in cells)))
     return _markdown(rows) if layout == "markdown" else _plain(rows)
+
+
+def short_names(paths):
+    """Files' names without their folders, where that tells them apart."""
+    short = [os.path.basename(path.rstrip("/")) or path for path in paths]
+    return short if len(set(short)) == len(short) else list(paths)
 
 
 def _mean_of(name, show):
