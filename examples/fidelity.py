@@ -1,6 +1,6 @@
 """How much does rounding change a language model? A character model of NumPy alone, its weights rounded to 8, 4 and 3 bits.
 
-    python examples/fidelity.py [--folder FOLDER]
+    python examples/fidelity.py [--folder FOLDER] [--steps N]
 
 A small network is trained to tell the next letter of a made-up language, and each model's logits are kept as a .npy file,
 the original's as llama.cpp's base file too. Then the command compares them; with ``--folder`` the files and the picture
@@ -43,7 +43,7 @@ def logits(weights, seen):
     return np.tanh(first[seen].sum(axis=1) + bias) @ second
 
 
-def train(rng, text, steps=3000, batch=256):
+def train(rng, text, steps, batch=256):
     """Adam on the cross-entropy of the next letter."""
     shapes = (len(ALPHABET) * SEEN, HIDDEN), (HIDDEN, len(ALPHABET)), (HIDDEN,)
     weights = [rng.normal(size=shape) * 0.1 for shape in shapes]
@@ -92,11 +92,12 @@ def keep_logits(folder, weights, tokens):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="keep the files and the picture there")
+    parser.add_argument("--steps", type=int, default=3000, help="of training (default: 3000)")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     text = made_up_text(rng, 8000)
     held_out = CHUNKS * LENGTH
-    weights = train(rng, text[:-held_out])
+    weights = train(rng, text[:-held_out], options.steps)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         keep_logits(folder, weights, text[-held_out:].reshape(CHUNKS, LENGTH))

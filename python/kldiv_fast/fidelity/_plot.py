@@ -8,8 +8,8 @@ from kldiv_fast.fidelity._report import short_names
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_LEAST = 1e-12  # of a KLD that is drawn: smaller ones and 0 stand there
-_BINS = 60
+_LEAST = 0.01  # the part of the tokens whose KLD is drawn as the least one
+_BINS = 40
 _POSITIONS = 32
 
 
@@ -34,29 +34,29 @@ def plot(reports, path, kind="png"):
     figure.savefig(path, format=kind, dpi=120)
 
 
-def _klds(report):
-    return report.figures["kld"][np.isfinite(report.figures["kld"])].clip(min=_LEAST)
-
-
 def _draw_distribution(axes, reports, looks):
-    found = [_klds(report) for report in reports]
-    whole = np.log10(np.concatenate(found)) if any(map(len, found)) else np.zeros(1)
-    edges = np.linspace(np.floor(whole.min() * 4) / 4, np.ceil(whole.max() * 4 + 1e-9) / 4 + 0.25, _BINS + 1)  # fmt: skip
+    found = [report.figures["kld"][np.isfinite(report.figures["kld"])] for report in reports]
+    above = np.concatenate([klds[klds > 0] for klds in found])
+    least, most = np.quantile(above, [_LEAST, 1]) if len(above) else (1e-9, 1)
+    edges = np.geomspace(least, most * 1.0001, _BINS + 1)
+    width = np.log10(edges[1] / edges[0])
+    top = 0.0
+    for klds, look in zip(found, looks, strict=True):
+        counts, _ = np.histogram(klds.clip(min=least), edges)
+        density = counts / max(1, len(klds)) / width
+        top = max(top, density[1:].max())  # what stands at the left may reach beyond
+        axes.stairs(density, edges, color=look["color"], linestyle=look["linestyle"], linewidth=1.6)  # fmt: skip
     for i, (klds, look) in enumerate(zip(found, looks, strict=True)):
         if not len(klds):
             continue
-        counts, _ = np.histogram(np.log10(klds), edges)
-        density = counts / len(klds) / (edges[1] - edges[0])
-        axes.stairs(density, 10**edges, color=look["color"], linestyle=look["linestyle"], linewidth=1.6)  # fmt: skip
-        quantiles = np.quantile(klds, [0.5, 0.9, 0.99])
-        heights = np.interp(np.log10(quantiles), (edges[:-1] + edges[1:]) / 2, density)
-        for quantile, height, text in zip(quantiles, heights, ("50%", "90%", "99%"), strict=True):
-            axes.plot(quantile, height, _MARKERS[i % 7], color=look["color"], markersize=5)
-            axes.annotate(text, (quantile, height), (4, 3), textcoords="offset points", fontsize=8, color=look["color"])  # fmt: skip
+        height = top * (1.08 + 0.09 * (len(found) - 1 - i))
+        quantiles = np.quantile(klds, [0.5, 0.9, 0.99]).clip(min=least)
+        axes.plot(quantiles, [height] * 3, color=look["color"], marker=_MARKERS[i % 7], markersize=4)  # fmt: skip
+        for quantile, text in zip(quantiles, ("50%", "90", "99"), strict=True):
+            axes.annotate(text, (quantile, height), (0, 3), textcoords="offset points", fontsize=7, ha="center", color=look["color"])  # fmt: skip
+    axes.set_ylim(0, top * (1.12 + 0.09 * len(found)))
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
-    axes.set_xlabel("KLD of a token (nats)")
+    axes.set_xlabel("KLD of a token (nats; what is smaller stands at the left)")
     axes.set_ylabel("part of the tokens per decade")
     axes.set_title("Distribution, and its quantiles", fontsize=10)
 
