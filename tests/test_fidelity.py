@@ -129,6 +129,13 @@ def assert_alike(found, wanted, rtol, atol=1e-12, where=""):
         np.testing.assert_allclose(found, wanted, rtol, atol, err_msg=where)
 
 
+def assert_figures(found, wanted, rtol):
+    """A log-probability has the error of its row's normaliser, which near 0 is not small beside it."""
+    for name in FIGURES:
+        atol = 3e-7 if name.startswith("log_p") else 1e-9
+        np.testing.assert_allclose(found[name], wanted[name], rtol, atol, err_msg=name)
+
+
 # ---- models ----
 
 
@@ -172,8 +179,7 @@ def test_all_isas_agree(rng, isa):
     found = fidelity(base, other, tokens=tokens).figures
     with np.errstate(all="ignore"):
         wanted = usual_rows(log_softmax(base), log_softmax(other), tokens)
-    for name in FIGURES:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=2e-6)
+    assert_figures(found, wanted, rtol=2e-6)
 
 
 def test_same_bits_for_any_number_of_threads(rng):
@@ -187,8 +193,7 @@ def test_short_rows(rng, classes):
     base, other, tokens = models(rng, (7, classes), 2.0)
     found = fidelity(base, other, tokens=tokens).figures
     wanted = usual_rows(log_softmax(base), log_softmax(other), tokens)
-    for name in FIGURES:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=5e-6, atol=1e-9)
+    assert_figures(found, wanted, rtol=5e-6)
 
 
 def test_bfloat16_and_float64(rng):
@@ -219,8 +224,7 @@ def test_temperature(rng, temperature):
     base, other, tokens = models(rng, (5, 300), 1.0)
     found = fidelity(base, other, tokens=tokens, temperature=temperature).figures
     wanted = usual_rows(log_softmax(base / temperature), log_softmax(other / temperature), tokens)
-    for name in FIGURES:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=5e-6, atol=1e-9)
+    assert_figures(found, wanted, rtol=5e-6)
 
 
 def test_padded_vocabulary(rng):
@@ -514,7 +518,9 @@ def test_safetensors(rng, tmp_path):
     base, other, tokens = models(rng, (12, 7, 400), dtype=np.float16)
     wanted = fidelity(base, other, tokens=tokens).to_dict()
     for i, window in enumerate(other):
-        st.save_file({"logits": window[None]}, tmp_path / f"row_{i}.safetensors")  # 10 comes after 9
+        st.save_file(
+            {"logits": window[None]}, tmp_path / f"row_{i}.safetensors"
+        )  # 10 comes after 9
     one = tmp_path / "one" / "all.safetensors"
     one.parent.mkdir()
     st.save_file({f"window{i}": window for i, window in enumerate(other)}, one)
@@ -567,8 +573,8 @@ def damage(path, how):
 
 
 DAMAGES = [
-    ("cut", r"is cut off: 121,573 of 121,580 bytes for 5 chunks of n_ctx 32 and a vocabulary of 801 \(4 whole chunks"),
-    ("long", r"is too long: 121,582 of 121,580 bytes"),
+    ("cut", r"is cut off: 121,553 of 121,560 bytes for 5 chunks of n_ctx 32 and a vocabulary of 801 \(4 whole chunks"),
+    ("long", r"is too long: 121,562 of 121,560 bytes"),
     ("header", r"has a header of \[32\] for n_ctx, n_vocab, n_chunk; it is cut off or damaged"),
     ("negative", r"has a header of \[32, 801, -1\]"),
     ("token", r"has a token of 801; expected tokens in \[0, 801\)"),
@@ -607,7 +613,6 @@ def test_arguments(rng, llama):
         ("chunks is 6; expected at most 5", (path, other), {"chunks": 6}),
         ("chunks is 0; expected an integer of at least 1", (path, other), {"chunks": 0}),
         ("tail is 'head'; expected one of: bucket, renormalize, truncate", (base, other), {"tail": "head"}),
-        ("other is a TopK", (base, TopK([[0]], [[0.0]])), {}),
         ("indices has shape (1,)", (TopK, [0], [0.0]), {}),
         ("has shape (3,) and dtype float64; expected float16", (np.zeros(3), other), {}),
         ("has shape (75, 801) and dtype int64; expected float16", (np.zeros((75, 801), int), other), {}),
@@ -617,6 +622,8 @@ def test_arguments(rng, llama):
                 arguments[0](*arguments[1:])
             else:
                 fidelity(*arguments, **keywords)
+    with pytest.raises(TypeError, match="other is a TopK; expected all of the vocabulary"):
+        fidelity(base, TopK([[0]], [[0.0]]))
     with pytest.raises(TypeError, match="logits are of int; expected a path, or an array"):
         fidelity(3, other)
     with pytest.raises(TypeError, match="tokens has dtype float64; expected integers"):
@@ -693,7 +700,15 @@ def test_one_report(files, capsys):
 def test_a_table_of_several(files, capsys):
     reports = [fidelity(files, name) for name in ("far.npy", "near.npy")]
     for layout in ("text", "markdown"):
-        command = [files, "far.npy", "near.npy", "--format", layout, "--rows=r.npy", "--json=f.json"]
+        command = [
+            files,
+            "far.npy",
+            "near.npy",
+            "--format",
+            layout,
+            "--rows=r.npy",
+            "--json=f.json",
+        ]
         status, output, _ = main(capsys, *command)
         assert (status, output) == (0, table_of(reports, layout) + "\n")
         assert output.index("near.npy") < output.index("far.npy")  # best first
@@ -785,7 +800,7 @@ def test_the_example(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     names = [name for name in re.findall(r"\d-bit\.npy", output)]
     assert names == ["8-bit.npy", "4-bit.npy", "3-bit.npy"]
-    means = [float(x) for x in re.search(r"^mean KLD(.*)$", output, re.M)[1].replace("±", " ").split()[::2]]  # fmt: skip
+    means = [float(x) for x in re.search(r"^mean KLD(.*)$", output, re.MULTILINE)[1].replace("±", " ").split()[::2]]  # fmt: skip
     assert 0 < means[0] < means[1] < means[2]
     assert (tmp_path / "fidelity.png").read_bytes().startswith(b"\x89PNG")
     assert isinstance(fidelity(tmp_path / "base.kld", tmp_path / "8-bit.npy"), Fidelity)

@@ -248,9 +248,7 @@ def written_beside(name, option="--rows"):
         finally:
             Path(scratch).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{option} {name} can't be written: {error.strerror or error}"
-        ) from error
+        raise InputError(f"{option} {name} can't be written: {error.strerror or error}") from error
 
 
 def write_rows(name, shape, dtype, fill):

@@ -34,8 +34,8 @@ def symbols(path, *options):
 
 def check_kernel(path, kernel):
     found = symbols(path)
-    source = path.name.split(".")[0]  # kernel, row_kernel or pair_kernel
-    table = f"kldiv::{source}s_{kernel.removesuffix('_pairs')}"
+    source = path.name.split(".")[0]  # kernel, row_kernel, pair_kernel or fidelity_kernel
+    table = f"kldiv::{source}s_{kernel.removesuffix('_pairs').removesuffix('_fidelity')}"
     exported = [name for kind, name in found if kind.isupper() and kind != "U"]
     needed = {name for kind, name in found if kind == "U"}
     yield from (f"{name} is weak" for kind, name in found if kind in WEAK)

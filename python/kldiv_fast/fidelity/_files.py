@@ -233,7 +233,11 @@ class _SafetensorsLogits(Logits):
     def __init__(self, name, files, tensors):
         lengths, vocabularies, dtypes = [], set(), set()
         for file, key, shape, dtype in tensors:
-            if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 1) or dtype not in _FLOATS:
+            if (
+                len(shape) not in (2, 3)
+                or (len(shape) == 3 and shape[0] != 1)
+                or dtype not in _FLOATS
+            ):
                 raise ValueError(f"{file} has {key} of shape {shape} and dtype {dtype}; expected floats of shape (tokens, vocabulary) or (1, tokens, vocabulary)")  # fmt: skip
             lengths.append(shape[-2])
             vocabularies.add(shape[-1])
@@ -422,4 +426,3 @@ def open_logits(source):
     opened = _ArrayLogits(array, path, "NumPy")
     opened.files = (path.partition(".npz:")[0] + (".npz" if ".npz:" in path else ""),)
     return opened
-

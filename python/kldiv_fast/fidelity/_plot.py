@@ -30,7 +30,9 @@ def plot(reports, path, kind="png"):
     _draw_agreement(axes[2], reports, looks)
     figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, handlelength=4)  # fmt: skip
     partial = ", partial" if any(report.is_partial for report in reports) else ""
-    figure.suptitle(f"KL divergence from {short_names([reports[0].base.name])[0]}{partial}", fontsize=12)
+    figure.suptitle(
+        f"KL divergence from {short_names([reports[0].base.name])[0]}{partial}", fontsize=12
+    )
     figure.savefig(path, format=kind, dpi=120)
 
 

@@ -1,6 +1,7 @@
 """The figures of all rows, and the report that they come to."""
 
 import dataclasses
+import itertools
 import os
 from dataclasses import dataclass, field
 
@@ -75,7 +76,7 @@ class Input:
     targets_at_floor: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fidelity:
     """What :func:`fidelity` found. Divergences in nats, probabilities as parts of 1; ``str`` is the report.
 
@@ -138,8 +139,8 @@ class Fidelity:
     delta_p: Estimate | None = None
     delta_p_quantiles: dict[float, float] | None = None
     rms_delta_p: Estimate | None = None
-    figures: np.ndarray = field(repr=False, compare=False, kw_only=True)
-    chunk_lengths: np.ndarray = field(repr=False, compare=False, kw_only=True)
+    figures: np.ndarray = field(repr=False, compare=False)
+    chunk_lengths: np.ndarray = field(repr=False, compare=False)
 
     def to_dict(self):
         """All figures but the rows', of Python's own types, as JSON has them."""
@@ -256,7 +257,7 @@ def _times(a, b):
 
 
 def _root(x):
-    return float(np.sqrt(max(x, 0.0))) if x == x else x
+    return float(np.sqrt(max(x, 0.0))) if not np.isnan(x) else x
 
 
 def _quantiles(x, parts):
@@ -273,7 +274,7 @@ def _quantiles(x, parts):
 
 
 def _buckets(top_p, kld, same):
-    for low, high in zip(_EDGES[:-1], _EDGES[1:], strict=True):
+    for low, high in itertools.pairwise(_EDGES):
         inside = (top_p >= low) & ((top_p < high) | (high == 1))
         n = int(inside.sum())
         mean = [float(x[inside].mean()) if n else float("nan") for x in (kld, same)]
@@ -382,7 +383,7 @@ def _codec_lines(found):
 
 def table_of(reports, layout):
     """Several models beside the same base, best first: a column for each."""
-    ordered = sorted(reports, key=lambda x: (not x.kld.value == x.kld.value, x.kld.value))
+    ordered = sorted(reports, key=lambda x: (np.isnan(x.kld.value), x.kld.value))
     rows = [("", *short_names([report.other.name for report in ordered]))]
     for called, show in _TABLE:
         cells = [show(report) for report in ordered]

@@ -1,5 +1,6 @@
 """Two models' rows beside each other, a window at a time, on their way to the core; and what only top-k teachers need."""
 
+import itertools
 import math
 
 import numpy as np
@@ -126,10 +127,12 @@ class Comparison:
         cuts = cuts[cuts <= self.rows]
         is_mapped = all(getattr(side, "is_mapped", True) for side in (self.base, self.other))
         row = max(side.shape[1] for side in (self.base, self.other)) * _size(self.base, self.other)
+        if isinstance(self.base, TopK):  # which is computed in float64
+            row, is_mapped = 8 * self.other.shape[1], False
         step = max(1, (_MAPPED if is_mapped else _COPIED) // row)
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
-            for start in range(int(begin), int(end), step):
-                yield start, min(start + step, int(end))
+        for begin, end in itertools.pairwise(cuts.tolist()):
+            for start in range(begin, end, step):
+                yield start, min(start + step, end)
 
     def _add(self, start, stop):
         targets = None if self.targets is None else self.targets[start:stop]
@@ -155,29 +158,43 @@ class Comparison:
     def _add_top_k(self, at, other, targets, out):
         """What there is of a teacher of whom k tokens are known; the rest is NaN."""
         self._core(other, other, targets, out)  # of which only what is the other's own is kept
-        first, top, target = out[:, 5].copy(), out[:, 7].copy(), out[:, 3].copy()
+        first, target = out[:, 5].copy(), out[:, 3].copy()
         indices, log_p = self.base.indices[at], self.base.log_probs[at].astype(np.float64)
-        if indices.min() < 0 or indices.max() >= self.classes:
-            raise ValueError(f"indices has {int(indices.max() if indices.min() >= 0 else indices.min())}; expected tokens in [0, {self.classes})")  # fmt: skip
+        outside = (indices < 0) | (indices >= self.classes)
+        if outside.any():
+            raise ValueError(f"indices has {indices[outside][0]}; expected tokens in [0, {self.classes})")  # fmt: skip
         is_valid = np.isfinite(first) & ~np.isnan(log_p).any(axis=1)
-        rows = np.arange(len(other))[:, None]
-        with np.errstate(invalid="ignore", over="ignore"):
-            highest = other[rows[:, 0], np.where(is_valid, first, 0).astype(np.int64)].astype(np.float64)  # fmt: skip
-            log_q = (other[rows, indices].astype(np.float64) - highest[:, None]) / self.temperature + np.log(top)[:, None]  # fmt: skip
-            tail = None if self.base.tail_mass is None else self.base.tail_mass[at]
-            out[:] = np.nan
-            out[:, 0] = _top_k_kl(log_p, log_q, tail, self.tail, self.temperature)
+        rows = np.arange(len(other))
+        out[:] = np.nan
+        tail = None if self.base.tail_mass is None else self.base.tail_mass[at]
+        with np.errstate(all="ignore"):  # of rows that are left out
+            log_q, rest_q = _split(other[:, : self.classes], indices, self.temperature)
+            out[:, 0] = _top_k_kl(log_p, log_q, tail, rest_q, self.tail, self.temperature)
         best = log_p.argmax(axis=1)
-        out[:, 5] = indices[rows[:, 0], best]
-        out[:, 6], out[:, 7] = first, np.exp(log_p[rows[:, 0], best])
+        out[:, 5], out[:, 6] = indices[rows, best], first
+        out[:, 7] = np.exp(log_p[rows, best])
         if targets is not None:
-            kept = (indices == targets[:, None]) & (targets >= 0)[:, None]
-            out[:, 3] = np.where(kept.any(axis=1), np.where(kept, log_p, -np.inf).max(axis=1), np.nan)  # fmt: skip
+            is_kept = (indices == targets[:, None]) & (targets >= 0)[:, None]
+            found = np.where(is_kept, log_p, -np.inf).max(axis=1)
+            out[:, 3] = np.where(is_kept.any(axis=1), found, np.nan)
             out[:, 4] = target
         out[~is_valid] = np.nan
 
 
-def _top_k_kl(log_p, log_q, tail, how, temperature):
+def _split(logits, indices, temperature):
+    """Log-probabilities of some tokens, and the probability of all others, which is no difference from 1."""
+    z = logits.astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    z /= temperature
+    some = np.take_along_axis(z, indices, axis=1)
+    powers = np.exp(z, out=z)
+    np.put_along_axis(powers, indices, 0, axis=1)
+    rest = powers.sum(axis=1)
+    total = rest + np.exp(some).sum(axis=1)
+    return some - np.log(total)[:, None], rest / total
+
+
+def _top_k_kl(log_p, log_q, rest, rest_q, how, temperature):
     if how == "renormalize":
         log_p, log_q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (log_p / temperature, log_q))  # fmt: skip
     p, q = np.exp(log_p), np.exp(log_q)
@@ -185,12 +202,10 @@ def _top_k_kl(log_p, log_q, tail, how, temperature):
         return _products(p, log_p - log_q).sum(axis=1)
     # As sums of p log(p/q) - p + q, none of which is negative; all of both sides is 1.
     value = (_products(p, log_p - log_q) - p + q).sum(axis=1)
-    if how == "renormalize":
-        return value.clip(min=0)
-    rest = 1 - p.sum(axis=1) if tail is None else tail
-    rest, rest_q = rest.clip(min=0), (1 - q.sum(axis=1)).clip(min=0)
-    ratio = np.log(np.where(rest > 0, rest, 1) / rest_q)
-    return (value + _products(rest, ratio) - rest + rest_q).clip(min=0)
+    if how == "bucket":
+        rest = (1 - p.sum(axis=1) if rest is None else rest).clip(min=0)
+        value += _products(rest, np.log(rest / rest_q)) - rest + rest_q
+    return value.clip(min=0)
 
 
 def _products(p, log_ratio):
@@ -206,7 +221,7 @@ def _check_options(base, other, temperature, tail):
     if tail not in TAILS:
         raise ValueError(f"tail is {tail!r}; expected one of: {', '.join(TAILS)}")
     if isinstance(other, TopK):
-        raise ValueError("other is a TopK; expected all of the vocabulary: only a base can be top-k")  # fmt: skip
+        raise TypeError("other is a TopK; expected all of the vocabulary: only a base can be top-k")  # fmt: skip
     if temperature != 1 and (base.is_coded or other.is_coded):
         raise ValueError(f"temperature is {temperature}; expected 1 where a file holds llama.cpp's codes, whose floor hides the rest of the distribution")  # fmt: skip
     if temperature != 1 and isinstance(base, TopK) and tail != "renormalize":
@@ -271,7 +286,9 @@ def _given_targets(tokens, rows, chunks):
     if tokens.dtype.kind not in "iu":
         raise TypeError(f"tokens has dtype {tokens.dtype}; expected integers")
     if tokens.size != rows and tokens.ndim == 2 and tokens.size == rows + len(tokens):
-        tokens = tokens[:, 1:]  # what the model read: each but the first is what a row is to predict
+        tokens = tokens[
+            :, 1:
+        ]  # what the model read: each but the first is what a row is to predict
     if tokens.ndim == 1 and chunks == 1 and tokens.size == rows + 1:
         tokens = tokens[1:]
     if tokens.size != rows:
