@@ -47,6 +47,14 @@ def bregman_part(x):
     return exp_part(-x)
 
 
+def jsd_part(x):
+    """J of (log(2 / (1 + t)) + t log(2 t / (1 + t))) / 2 = x**2 J(x), with t = e**-x: 1/8 - x/16 + ..."""
+    if abs(x) < mpf(10) ** -10:
+        return mpf(1) / 8 - x / 16
+    t = exp(-x)
+    return (log(2 / (1 + t)) + t * log(2 * t / (1 + t))) / 2 / x**2
+
+
 PARTS = [
     # u in [2/3, 3/2].
     Part("atanh", atanh_part, lambda z: z / (1 + z / 3), mpf(0), mpf(1) / 25, (2, 7)),
@@ -58,6 +66,9 @@ PARTS = [
     Part("bregman", bregman_part, lambda x: 1 / bregman_part(x), mpf(-1), mpf(1), (6, 13)),
     # u in [2/3, 4/3), by its difference from 1.
     Part("log", log_part, lambda r: 1 / log_part(r), -mpf(1) / 3, mpf(1) / 3, (8, 19)),
+    # Of a log-ratio, and of the smaller of two probabilities over the other; in float32 alone (loops/fidelity.hpp).
+    Part("jsd", jsd_part, lambda x: 1 / jsd_part(x), mpf(-1), mpf(1), (6, 13)),
+    Part("log1p", log_part, lambda t: 1 / log_part(t), mpf(0), exp(mpf(-1)), (6, 13)),
 ]
 
 

@@ -21,8 +21,8 @@ namespace kldiv {
 namespace {
 
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
-constexpr double kLargest = 1.0 / 128;    // psi for which y matters
-constexpr float kLeastOfCodes = -16;      // llama.cpp adds up where log p is above it
+constexpr double kLargest = 1.0 / 128;      // psi for which y matters
+constexpr float kLeastOfCodes = -16;        // llama.cpp adds up where log p is above it
 constexpr int64_t kTaskElements = 1 << 16;  // of short rows several make a task
 
 struct Call {
@@ -119,7 +119,8 @@ double gap_of(double y) { return y - std::log1p(y); }
 
 void write_divergences(const Call &call, const Side &a, const Side &b, double *out) {
     const bool base_codes = has_codes(call.problem.base), any_codes = base_codes || has_codes(call.problem.other);
-    const float center = static_cast<float>(a.normaliser(call) - b.normaliser(call));
+    const double exact_center = a.normaliser(call) - b.normaliser(call);
+    const float center = static_cast<float>(exact_center);
     const float shift = static_cast<float>(b.high - a.high + static_cast<double>(center));
     const OneScale scale = {static_cast<float>(a.high),
                             static_cast<float>(b.high),
@@ -132,7 +133,8 @@ void write_divergences(const Call &call, const Side &a, const Side &b, double *o
     const double psi = sums.psi / a.sum, mean = sums.forward / a.sum;
     // Of larger ones the difference has more error than y is worth.
     const double y = any_codes || lacks_a || lacks_b || psi > kLargest ? 0 : psi - mean;
-    const double forward = base_codes ? mean : std::max(0.0, psi - gap_of(y));
+    const double off = (exact_center - static_cast<double>(center)) * static_cast<double>(call.inverse);
+    const double forward = base_codes ? mean - off : std::max(0.0, psi - gap_of(y));
     const double reverse = std::max(0.0, sums.back / (a.sum * (1 + y)) - gap_of(-y / (1 + y)));
     out[KLDIV_FORWARD] = lacks_b ? kInfinite : forward;
     out[KLDIV_REVERSE] = lacks_a ? kInfinite : reverse;

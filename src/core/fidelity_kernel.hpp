@@ -27,10 +27,10 @@ struct OneScale {
 };
 
 struct FidelitySums {
-    double forward;  // p x
-    double psi;      // p (e^-x - 1 + x), never negative
-    double back;     // q (e^x - 1 - x), never negative
-    double jsd;      // (p log(2 p / (p + q)) + q log(2 q / (p + q))) / 2, never negative
+    double forward;       // p x
+    double psi;           // p (e^-x - 1 + x), never negative
+    double back;          // q (e^x - 1 - x), never negative
+    double jsd;           // (p log(2 p / (p + q)) + q log(2 q / (p + q))) / 2, never negative
     float high_x, low_x;  // where not near 0: infinite where one of the two has no probability
 };
 

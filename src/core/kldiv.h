@@ -206,15 +206,15 @@ typedef struct {
 
 /* What is told of a row, in this order. NaN, all of it: an element is NaN or infinite, or all are -inf. */
 typedef enum {
-    KLDIV_FORWARD,    /* kl of base and other. Of a base of codes llama.cpp's: over what is above e^-16, not renormalised */
-    KLDIV_REVERSE,    /* kl of other and base */
-    KLDIV_HALF_JSD,   /* jsd of both, with a beta of 1/2 */
-    KLDIV_TARGET,     /* log-probability of the row's target by base, */
-    KLDIV_TARGET_OF,  /* and by other; NaN: it has none */
-    KLDIV_FIRST,      /* the likeliest class by base, the first of several, */
-    KLDIV_FIRST_OF,   /* and by other */
-    KLDIV_TOP,        /* the probability of base's */
-    KLDIV_SHARED,     /* how many of the five likeliest both have */
+    KLDIV_FORWARD, /* kl of base and other. Of a base of codes llama.cpp's: over what is above e^-16, not renormalised */
+    KLDIV_REVERSE,   /* kl of other and base */
+    KLDIV_HALF_JSD,  /* jsd of both, with a beta of 1/2 */
+    KLDIV_TARGET,    /* log-probability of the row's target by base, */
+    KLDIV_TARGET_OF, /* and by other; NaN: it has none */
+    KLDIV_FIRST,     /* the likeliest class by base, the first of several, */
+    KLDIV_FIRST_OF,  /* and by other */
+    KLDIV_TOP,       /* the probability of base's */
+    KLDIV_SHARED,    /* how many of the five likeliest both have */
     KLDIV_FIGURE_COUNT
 } kldiv_figure;
 

@@ -388,7 +388,7 @@ def table_of(reports, layout):
     for called, show in _TABLE:
         cells = [show(report) for report in ordered]
         if any(cell is not None for cell in cells):
-            rows.append((called, *(cell or "" for cell in cells)))
+            rows.append((called, *((cell or "").strip() for cell in cells)))
     return _markdown(rows) if layout == "markdown" else _plain(rows)
 
 

@@ -203,7 +203,9 @@ def _top_k_kl(log_p, log_q, rest, rest_q, how, temperature):
     # As sums of p log(p/q) - p + q, none of which is negative; all of both sides is 1.
     value = (_products(p, log_p - log_q) - p + q).sum(axis=1)
     if how == "bucket":
-        rest = (1 - p.sum(axis=1) if rest is None else rest).clip(min=0)
+        if rest is None:  # where no token is left it is rounding alone
+            rest = np.where(rest_q > 0, 1 - p.sum(axis=1), 0)
+        rest = rest.clip(min=0)
         value += _products(rest, np.log(rest / rest_q)) - rest + rest_q
     return value.clip(min=0)
 

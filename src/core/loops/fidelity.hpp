@@ -69,8 +69,7 @@ inline double sum_of_powers(const float *x, int64_t n, V high, V inverse) {
     for (V &s : sums) s = V::splat(0);
     for (int64_t i = 0; i < n; i += kLanes)
         for (int k = 0; k < kVectors; ++k)
-            sums[k] =
-                V::add(sums[k], bounded_exponential(V::mul(V::sub(load(x + i + k * V::lanes), high), inverse)));
+            sums[k] = V::add(sums[k], bounded_exponential(V::mul(V::sub(load(x + i + k * V::lanes), high), inverse)));
     return V::tree_sum(sums);
 }
 
@@ -89,7 +88,8 @@ LogitsSum add_up(const LogitsRow &row, int64_t classes, float inverse_temperatur
             if (sum.sum > 0) sum.sum *= exponential_of((before - top) * inverse_temperature);
         }
         if (row.dtype == KLDIV_UINT16) return;
-        sum.sum += sum_of_powers(x, whole_lanes(n), V::splat(static_cast<float>(sum.high)), V::splat(inverse_temperature));
+        sum.sum +=
+            sum_of_powers(x, whole_lanes(n), V::splat(static_cast<float>(sum.high)), V::splat(inverse_temperature));
     });
     return sum;
 }
@@ -98,7 +98,7 @@ LogitsSum add_up(const LogitsRow &row, int64_t classes, float inverse_temperatur
 
 // Coefficients: tools/make_coefficients.py.
 inline V jsd_quotient(V x) {  // of x in [-1, 1]
-    constexpr double q[] = {0x1p-3,         -0x1.fffffcp-5, 0x1.000004p-6, -0x1.55584cp-9,
+    constexpr double q[] = {0x1p-3,         -0x1.fffffcp-5,  0x1.000004p-6, -0x1.55584cp-9,
                             0x1.c71b8ep-12, -0x1.6b0c52p-14, 0x1.6b7b24p-17};
     return polynomial(x, q);
 }
