@@ -78,7 +78,8 @@ def usual_report(rows, chunk):
     covariance = ((nll * nll_b).mean() - nll.mean() * nll_b.mean()) / (n - 1)
     ppl, ppl_b = math.exp(nll.mean()), math.exp(nll_b.mean())
     ln_ratio, u = nll.mean() - nll_b.mean(), (ppl * se(nll), ppl_b * se(nll_b))
-    se_ratio = math.sqrt(se(nll) ** 2 + se(nll_b) ** 2 - 2 * covariance)
+    # Also sqrt(u^2 + v^2 - 2 cov), which has no digits where models nearly agree: test_standard_errors_of_differences.
+    se_ratio, se_difference = se(nll - nll_b), se(ppl * nll - ppl_b * nll_b)
     delta = np.exp(-nll) - np.exp(-nll_b)
     rms = math.sqrt((delta**2).mean())
     same = (rows["top_base"] == rows["top"]).astype(float)
@@ -92,10 +93,7 @@ def usual_report(rows, chunk):
         "correlation": covariance / (se(nll) * se(nll_b)),
         "ln_ppl_ratio": {"value": ln_ratio, "se": se_ratio, "se_chunks": se_chunks(nll - nll_b)},
         "ppl_ratio": {"value": math.exp(ln_ratio), "se": math.exp(ln_ratio) * se_ratio},
-        "ppl_difference": {
-            "value": ppl - ppl_b,
-            "se": math.sqrt(u[0] ** 2 + u[1] ** 2 - 2 * ppl * ppl_b * covariance),
-        },
+        "ppl_difference": {"value": ppl - ppl_b, "se": se_difference},
         "kld": both(rows["kld"]),
         "kld_reverse": both(rows["kld_reverse"]),
         "jsd": both(rows["jsd"]),
@@ -343,6 +341,22 @@ def test_the_report_beside_llama_cpp(llama):
     assert report.base.codec_bound <= BOUND
     assert f"log-probabilities off by at most {report.base.codec_bound:.3g}" in str(report)
     assert fidelity(path, other, chunks=2).tokens == 30
+
+
+def test_standard_errors_of_differences(llama):
+    """By llama.cpp's own formulas."""
+    report = fidelity(llama[0], llama[3])
+    nll, nll_b = -report.figures["log_p"], -report.figures["log_p_base"]
+    n, both = len(nll), (nll.mean() * nll_b.mean(), (nll * nll_b).mean())
+    covariance = (both[1] - both[0]) / (n - 1)
+    se = [math.sqrt(((x**2).mean() - x.mean() ** 2) / (n - 1)) for x in (nll, nll_b)]
+    ppl, ppl_b = math.exp(nll.mean()), math.exp(nll_b.mean())
+    u = ppl * se[0], ppl_b * se[1]
+    assert report.correlation == pytest.approx(covariance / (se[0] * se[1]))
+    of_ratio = math.sqrt(se[0] ** 2 + se[1] ** 2 - 2 * covariance)
+    assert report.ln_ppl_ratio.se == pytest.approx(of_ratio, rel=1e-6)
+    of_difference = math.sqrt(u[0] ** 2 + u[1] ** 2 - 2 * ppl * ppl_b * covariance)
+    assert report.ppl_difference.se == pytest.approx(of_difference, rel=1e-6)
 
 
 def test_a_floor_of_24(llama):

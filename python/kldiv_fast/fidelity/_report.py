@@ -204,8 +204,10 @@ def _of_targets(log_p_base, log_p, group):
         covariance = _divide(float((log_p * log_p_base).mean() - q.value * b.value), n - 1)
         ppl, ppl_base = float(np.exp(q.value)), float(np.exp(b.value))
         u, u_base = ppl * q.se, ppl_base * b.se
+        # llama.cpp's u^2 + v^2 - 2 cov is the variance of a difference, which keeps its digits where models nearly agree.
         difference = _estimate(log_p_base - log_p, group)
-        ln_ratio = Estimate(q.value - b.value, _root(q.se**2 + b.se**2 - 2 * covariance), difference.se_chunks)  # fmt: skip
+        ln_ratio = Estimate(q.value - b.value, difference.se, difference.se_chunks)
+        of_ppls = _estimate(ppl_base * log_p_base - ppl * log_p, group)
         ratio = float(np.exp(ln_ratio.value))
         delta_p = np.exp(log_p) - np.exp(log_p_base)
         squares = _estimate(np.square(delta_p), group)
@@ -219,9 +221,7 @@ def _of_targets(log_p_base, log_p, group):
         "correlation": _divide(covariance, q.se * b.se),
         "ln_ppl_ratio": ln_ratio,
         "ppl_ratio": Estimate(ratio, ratio * ln_ratio.se, _times(ratio, ln_ratio.se_chunks)),
-        "ppl_difference": Estimate(
-            ppl - ppl_base, _root(u**2 + u_base**2 - 2 * ppl * ppl_base * covariance)
-        ),
+        "ppl_difference": Estimate(ppl - ppl_base, of_ppls.se, of_ppls.se_chunks),
         "delta_p": _estimate(delta_p, group),
         "delta_p_quantiles": _quantiles(delta_p, _DELTA_P_QUANTILES),
         "rms_delta_p": Estimate(rms, *of_rms),
