@@ -97,7 +97,7 @@ def main():
 
 def measure(folder, paths, options):
     arrays = [np.load(path, mmap_mode="r") for path in paths]
-    part = [np.ascontiguousarray(x[:PART]) for x in arrays]
+    part = [np.array(x[:PART]) for x in arrays]
     zeros = np.zeros(PART, np.int64)
     wanted = usual_rows(*map(log_softmax, part), zeros)
     found = fidelity(*part).figures
