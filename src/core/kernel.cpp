@@ -43,7 +43,7 @@ constexpr auto column_gradients() {
 
 template <class Load, bool General>
 constexpr Functions functions() {
-    if constexpr (Load::size == 2 && General)
+    if constexpr (Load::size == 2 && (General || !kReadsHalves))
         return {};
     else
         return {Loops<Load, General, Wanted::none>::row_sums,

@@ -9,6 +9,7 @@ namespace kldiv {
 namespace {
 
 constexpr int kRegisters = 16;
+constexpr bool kReadsHalves = true;
 
 // Eight words of ones then eight of zeros: a load at offset 8 - n is a mask of the first n lanes.
 alignas(64) constexpr int32_t kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};

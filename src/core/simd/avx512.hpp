@@ -8,6 +8,7 @@ namespace kldiv {
 namespace {
 
 constexpr int kRegisters = 32;
+constexpr bool kReadsHalves = true;
 
 // Lane l plus lane l + 4, then l + 2, then l + 1.
 inline double tree_of_8(__m512d x) {

@@ -11,6 +11,7 @@ namespace kldiv {
 namespace {
 
 constexpr int kRegisters = 16;
+constexpr bool kReadsHalves = false;  // no instruction converts them: convert.cpp, once for all loops, is faster
 
 template <class T, class W>
 struct Vec16 {

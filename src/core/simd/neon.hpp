@@ -9,6 +9,7 @@ namespace kldiv {
 namespace {
 
 constexpr int kRegisters = 32;
+constexpr bool kReadsHalves = true;
 
 // The 16 virtual lanes as doubles, two by two: lane l plus lane l + 8, then l + 4, l + 2, l + 1.
 inline double tree_of_16(const float64x2_t (&x)[8]) {
