@@ -147,7 +147,7 @@ def cdist(XA, XB, metric="jensenshannon", *, out=None, num_threads=None, **given
     function for rows. So no value of counts is negative or NaN where both rows are finite, not below
     0 and not of zeros, and equal rows are exactly 0 apart. The error, relative to the exact value, is at most 4e-6 in
     float32 and 4e-13 in float64, or that of the function for rows. Memory beyond inputs and result:
-    less than 9 MB for each thread, and some numbers for each row.
+    less than 8 MB for each thread, and some numbers for each row.
 
     Where XA is XB a symmetric metric is computed for one half and copied to the other.
 

@@ -33,7 +33,7 @@ namespace {
 constexpr int64_t kTaskRows = 96;      // a multiple of what kernels take together
 constexpr int64_t kTaskCols = 512;     // whose sums, beside those rows, stay in the second-level cache
 constexpr int64_t kStrip = 4 << 20;    // bytes of prepared rows for each thread, unless one panel has more
-constexpr int64_t kLongest = 1 << 16;  // classes of rows that are prepared: longer ones keep a core busy anyway
+constexpr int64_t kLongest = 3 << 14;  // classes of rows that are prepared: longer ones keep a core busy anyway
 
 // ---- What of an operation the fast way adds up ----
 

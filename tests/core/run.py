@@ -125,7 +125,8 @@ For one version of kldiv_fast, the result of a call has the same bits
 - by GCC and by Clang: contraction is off, so that every FMA stands in the source.
 
 `tests/core/bits.txt` holds 72 cases of each divergence (four dtypes, nine shapes, clipped and not; the sum, each row, each
-column, both gradients) in hexadecimal. `tests/test_bits.py` compares the installed package with it, for 1, 2, 3, 7 and 16
+column, both gradients) in hexadecimal, others of further forms, of all pairs of rows, of rows in blocks of classes and of
+language models' rows. `tests/test_bits.py` compares the installed package with those of divergences, for 1, 2, 3, 7 and 16
 threads too; here the core is built and run by each compiler, NEON under qemu:
 
 {rows}
