@@ -440,6 +440,14 @@ def test_bad_input(arrays, keywords, error, said):
         kldiv_fast.kl(*arrays, **keywords)
 
 
+@pytest.mark.parametrize("keywords", [{}, {"sample_weight": X[:, 0]}], ids=["rows", "weight"])
+def test_gradients_are_of_arrays_in_memory(keywords):
+    arrays = np.full((2, 4, 3), 0.2)
+    given = "sample_weight" if keywords else "y_pred"
+    with pytest.raises(TypeError, match=rf"{given} is a Dask array; expected an array in memory, for gradients: {given}.compute\(\)"):  # fmt: skip
+        kldiv_fast.kl_value_and_grad(arrays[0], arrays[1] if keywords else X, **keywords)
+
+
 @pytest.mark.parametrize("chunks", [2, (2, 3)], ids=["cut", "whole"])
 def test_labels_that_are_none(chunks):
     """Known when they are computed; the row is that of the whole array."""

@@ -74,6 +74,7 @@ def gradient_function(operation):
     """The one that gives its value and its gradients."""
 
     def function(y_true, y_pred, *, wrt="y_pred", upstream=None, out=None, **given):
+        _check_not_lazy({"y_true": y_true, "y_pred": y_pred} | given)
         names = _check_wrt(wrt)
         problem = prepare(y_true, y_pred, operation, given, called="_value_and_grad")
         if "labels" in problem.options.forms and "y_true" in names:
@@ -83,6 +84,12 @@ def gradient_function(operation):
 
     function.__name__ = function.__qualname__ = f"{operation.name}_value_and_grad"
     return function
+
+
+def _check_not_lazy(arguments):
+    for name, x in arguments.items():
+        if is_lazy(x):
+            refuse(name, "a Dask array", f"an array in memory, for gradients: {name}.compute()")
 
 
 # ---- a call ----
