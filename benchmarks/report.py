@@ -117,7 +117,7 @@ def peers(seconds):
         if name not in medians[shape]:
             return "-"
         ratio = medians[shape][name] / medians[shape]["kldiv_fast"]
-        return f"{us(medians[shape][name])} ({ratio:.1f}x)"
+        return f"{us(medians[shape][name])} ({ratio:.{int(ratio < 100)}f}x)"
 
     rows = [[name, *(cell(shape, name) for shape in SHAPES)] for name in PEERS]
     lines = [

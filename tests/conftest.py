@@ -69,6 +69,10 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help=text)
 
 
+def pytest_ignore_collect(config):
+    return True if config.getoption("--benchmark-only", default=False) else None
+
+
 LONGEST = "test_keras_adapter.py"  # begins first, lest other processes wait for the one that has it
 
 

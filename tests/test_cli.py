@@ -1,6 +1,7 @@
 """``python -m kldiv_fast``: values, files, what it writes, errors in one line, Ctrl-C, progress."""
 
 import errno
+import importlib.metadata
 import importlib.util
 import io
 import itertools
@@ -35,6 +36,11 @@ def run(*arguments):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def test_the_script_is_the_command():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="kldiv_fast")
+    assert script.load() is importlib.import_module("kldiv_fast.__main__").command
 
 
 @pytest.fixture

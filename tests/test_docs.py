@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 OPTIONS = doctest.ELLIPSIS
 LANGUAGES = {"pycon", "console"}  # of what runs
-SHOWN = {"sh", "text", "c", "c++", "cmake"}  # of what is only read
+SHOWN = {"sh", "text", "python", "c", "c++", "cmake"}  # of what is only read
 
 
 def fences(text):
@@ -110,6 +110,10 @@ def test_links_of_the_readme():
             else []
         )
         assert not anchor or anchor in map(slug, headings), target
+
+
+def test_the_first_screen_has_the_speed_page_s_figures():
+    subprocess.run([sys.executable, ROOT / "tools" / "first_screen.py", "--check"], check=True)
 
 
 def test_the_check_of_the_sites_links(tmp_path):
