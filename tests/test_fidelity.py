@@ -343,6 +343,33 @@ def test_the_report_beside_llama_cpp(llama):
     assert fidelity(path, other, chunks=2).tokens == 30
 
 
+@pytest.mark.parametrize("positions", [32, 31])
+def test_whole_chunks_are_cut_to_what_llama_cpp_scores(llama, rng, tmp_path, positions):
+    path, *_, other = llama
+    whole = rng.standard_normal((5, positions, 801), np.float32)
+    whole[:, 16:31] = other
+    np.save(tmp_path / "whole.npy", whole)
+
+    class Slices:
+        shape, dtype = whole.shape, whole.dtype
+
+        def __getitem__(self, key):
+            return whole[key]
+
+    wanted = fidelity(path, other)
+    for given in (whole, tmp_path / "whole.npy", Slices()):
+        found = fidelity(path, given)
+        assert found.figures.tobytes() == wanted.figures.tobytes()
+        assert (found.chunks, found.kld) == (5, wanted.kld)
+        assert "rows 16 to 30 of each chunk, 75 x 801" in str(found)
+    assert fidelity(path, whole, chunks=2).tokens == 30
+    turned = fidelity(whole, path).figures
+    assert turned.tobytes() == fidelity(other, path).figures.tobytes()
+    message = "other 160; expected the same tokens in both, of which llama.cpp's file has 16 to 30 of each chunk: "
+    with pytest.raises(ValueError, match=message):
+        fidelity(path, np.zeros((160, 801), np.float32))
+
+
 def test_standard_errors_of_differences(llama):
     """By llama.cpp's own formulas."""
     report = fidelity(llama[0], llama[3])

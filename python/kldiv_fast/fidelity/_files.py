@@ -108,11 +108,34 @@ class _LlamaLogits(Logits):
     def cuts(self):
         return np.array([0, self.shape[0]])
 
+    def scored_of(self, side):
+        """`side`, of which the rows that are scored alone where it has all of the same chunks, with or without the last."""
+        if len(side.chunks) == len(self.tokens) and set(side.chunks.tolist()) <= {self.n_ctx, self.n_ctx - 1}:  # fmt: skip
+            return _ScoredRows(side, self.n_ctx)
+        return side
+
     @staticmethod
     def bound(words):
         """How far a log-probability in these rows may be from what was rounded to a code."""
         scales = np.ascontiguousarray(words[:, :2]).view("<f4")
         return float(scales.max(initial=0)) / 2
+
+
+class _ScoredRows(Logits):
+    """Of chunks of all positions those that llama.cpp scores: the second half but the last, n_ctx // 2 to n_ctx - 2."""
+
+    def __init__(self, side, n_ctx):
+        first, self._rows = n_ctx // 2, n_ctx - 1 - n_ctx // 2
+        chunks = np.full_like(side.chunks, self._rows)
+        producer = f"{side.producer}, rows {first} to {n_ctx - 2} of each chunk"
+        super().__init__(side.name, producer, (int(chunks.sum()), side.shape[1]), side.dtype, chunks)  # fmt: skip
+        self.files, self.is_mapped = side.files, side.is_mapped
+        self._side, self._begins = side, np.cumsum(side.chunks) - side.chunks + first
+
+    def read(self, start, stop):
+        chunk, at = divmod(start, self._rows)
+        begin = int(self._begins[chunk]) + at
+        return self._side.read(begin, begin + stop - start)
 
 
 def write_llama_logits(path, logits, tokens, n_ctx):

@@ -25,7 +25,8 @@ def fidelity(
     base : path-like, array, Logits or TopK
         The original's logits, as :func:`open_logits` takes them; a row for each token.
     other : path-like, array or Logits
-        The changed model's, of the same rows.
+        The changed model's, of the same rows. Beside a file of llama.cpp's codes, which has the second half of each chunk
+        but the last alone, logits of shape (chunks, n_ctx or n_ctx - 1, vocabulary) are cut to those rows.
     tokens : array_like of int, optional
         The token that each row is to predict, in the rows' order; or, for logits of shape (sequences, n, vocabulary), what
         the model read, of shape (sequences, n + 1). Without them, and without a file of llama.cpp, there is no perplexity.
@@ -84,8 +85,10 @@ class Comparison:
     """What is read of two models, and the figures of the rows so far."""
 
     def __init__(self, base, other, tokens, vocab_size, temperature, chunks, tail, num_threads):
-        self.base, self.other = base, other
         _check_options(base, other, temperature, tail)
+        if base.is_coded != other.is_coded:
+            base, other = _scored(base, other)
+        self.base, self.other = base, other
         self.tail, self.temperature = tail, float(temperature)
         self.num_threads = _positive("num_threads", num_threads) or 0
         self.classes = _classes(base, other, _positive("vocab_size", vocab_size))
@@ -253,16 +256,34 @@ def _classes(base, other, vocab_size):
     return found[0]
 
 
+def _scored(base, other):
+    """Both sides, of which one is a file of llama.cpp: of the other, if it has whole chunks, the rows that the file has."""
+    if base.is_coded:
+        return base, base.scored_of(other)
+    return other.scored_of(base), other
+
+
 def _chunks(base, other, wanted):
     """How many rows each chunk has: as either side tells."""
     if base.shape[0] != other.shape[0]:
-        raise ValueError(f"base has {base.shape[0]:,} rows, other {other.shape[0]:,}; expected the same tokens in both")  # fmt: skip
+        raise ValueError(f"base has {base.shape[0]:,} rows, other {other.shape[0]:,}; expected the same tokens in both{_which(base, other)}")  # fmt: skip
     told = [side.chunks for side in (base, other) if len(side.chunks) > 1] or [base.chunks]
     if len(told) > 1 and not np.array_equal(told[0], told[1]):
         raise ValueError(f"base has {len(told[0])} chunks, the first of {told[0][0]} rows, other {len(told[1])}, of {told[1][0]}; expected the same")  # fmt: skip
     if wanted is not None and wanted > len(told[0]):
         raise ValueError(f"chunks is {wanted}; expected at most {len(told[0])}, which there are")
     return told[0][:wanted]
+
+
+def _which(base, other):
+    """What of an array goes with a file of llama.cpp, for an error."""
+    if base.is_coded == other.is_coded:
+        return ""
+    chunks, n_ctx = (base if base.is_coded else other).tokens.shape
+    return (
+        f", of which llama.cpp's file has {n_ctx // 2} to {n_ctx - 2} of each chunk: logits of shape ({chunks}, {n_ctx}, "
+        f"vocabulary) are cut so, others have to be [:, {n_ctx // 2} : {n_ctx - 1}] of such"
+    )
 
 
 def _targets(base, other, tokens, comparison):
