@@ -524,6 +524,19 @@ def test_renormalized_at_a_temperature(rng):
         fidelity(TopK(indices, kept[0]), other, temperature=2.0)
 
 
+def test_what_no_teacher_has(rng):
+    other = rng.standard_normal((3, 90), np.float32)
+    for indices, log_probs, message in [
+        ([[1, 90]] * 3, np.full((3, 2), -1.0), "indices has 90; expected tokens in [0, 90)"),
+        ([[1, 2], [7, 7], [3, 4]], np.full((3, 2), -1.0), "indices has a token twice in a row"),
+        ([[1, 2]] * 3, [[-1.0, -2], [np.nan, 0], [2, 2]], "log_probs has a row of probabilities that add up to 14.8"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=re.escape(message)):
+            fidelity(TopK(indices, log_probs), other)
+    found = fidelity(TopK([[1, 2]] * 3, [[-1.0, -2], [np.nan, 0], [-1, -1]]), other)
+    assert (found.tokens, found.nan_rows) == (2, 1)
+
+
 # ---- other containers ----
 
 

@@ -12,6 +12,7 @@ from kldiv_fast.fidelity._report import FIGURES, Input, report_of
 
 _MAPPED = 32 << 20  # bytes of a window that lies in a file,
 _COPIED = 8 << 20  # and of one that is read or converted
+_MOST_MASS = 1.05  # of the kept tokens: 1, and what 16-bit log-probabilities are rounded by
 TAILS = ("bucket", "renormalize", "truncate")
 
 
@@ -164,9 +165,7 @@ class Comparison:
         self._core(other, other, targets, out)  # of which only what is the other's own is kept
         first, target = out[:, 5].copy(), out[:, 3].copy()
         indices, log_p = self.base.indices[at], self.base.log_probs[at].astype(np.float64)
-        outside = (indices < 0) | (indices >= self.classes)
-        if outside.any():
-            raise ValueError(f"indices has {indices[outside][0]}; expected tokens in [0, {self.classes})")  # fmt: skip
+        _check_top_k(indices, log_p, self.classes)
         is_valid = np.isfinite(first) & ~np.isnan(log_p).any(axis=1)
         rows = np.arange(len(other))
         out[:] = np.nan
@@ -183,6 +182,18 @@ class Comparison:
             out[:, 3] = np.where(is_kept.any(axis=1), found, np.nan)
             out[:, 4] = target
         out[~is_valid] = np.nan
+
+
+def _check_top_k(indices, log_p, classes):
+    outside = (indices < 0) | (indices >= classes)
+    if outside.any():
+        raise ValueError(f"indices has {indices[outside][0]}; expected tokens in [0, {classes})")
+    if (np.diff(np.sort(indices, axis=1), axis=1) == 0).any():
+        raise ValueError("indices has a token twice in a row; expected k different ones")
+    with np.errstate(over="ignore"):
+        mass = np.exp(log_p).sum(axis=1)
+    if (mass > _MOST_MASS).any():
+        raise ValueError(f"log_probs has a row of probabilities that add up to {mass[mass > _MOST_MASS][0]:.3g}; expected log-probabilities over the whole vocabulary")  # fmt: skip
 
 
 def _split(logits, indices, temperature):
