@@ -780,6 +780,17 @@ def test_a_picture(files, capsys, kind):
     assert data.startswith(b"\x89PNG") if kind == "png" else b"<svg" in data
 
 
+def test_models_of_nan_alone(files, capsys, recwarn):
+    """Counted, in the table, the picture and JSON's own words."""
+    pytest.importorskip("matplotlib")
+    np.save("nan.npy", np.full((5, 15, 801), np.nan, np.float32))
+    for others in (["nan.npy"], ["nan.npy", "far.npy"]):
+        status, output, errors = main(capsys, files, *others, "--plot", "p.png", "--json", "f.json")
+        assert (status, errors, len(recwarn)) == (0, "", 0)
+        assert "Left out: 75 rows" in output or re.search(r"^rows left out +75$", output, re.MULTILINE)  # fmt: skip
+        assert "NaN" not in Path("f.json").read_text()
+
+
 ERRORS = [
     (["BASE", "missing.npy"], "missing.npy can't be read: No such file or directory"),
     (["BASE", "far.npy", "--json", "far.npy"], "--json far.npy is the same file as OTHER 1 far.npy"),

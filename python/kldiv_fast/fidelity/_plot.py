@@ -56,7 +56,7 @@ def _draw_distribution(axes, reports, looks):
         axes.plot(quantiles, [height] * 3, color=look["color"], marker=_MARKERS[i % 7], markersize=4)  # fmt: skip
         for quantile, text in zip(quantiles, ("50%", "90", "99"), strict=True):
             axes.annotate(text, (quantile, height), (0, 3), textcoords="offset points", fontsize=7, ha="center", color=look["color"])  # fmt: skip
-    axes.set_ylim(0, top * (1.12 + 0.09 * len(found)))
+    axes.set_ylim(0, (top or 1) * (1.12 + 0.09 * len(found)))  # 0: no row has a value
     axes.set_xscale("log")
     axes.set_xlabel("KLD of a token (nats; what is smaller stands at the left)")
     axes.set_ylabel("part of the tokens per decade")
