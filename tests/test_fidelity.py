@@ -771,6 +771,37 @@ def test_a_table_of_several(files, capsys):
     assert [x["other"]["name"] for x in json.loads(Path("f.json").read_text())] == ["far.npy", "near.npy"]  # fmt: skip
 
 
+def test_outputs_that_are_inputs(files, rng, capsys):
+    """By links, and as one of a folder's files: each is as it was."""
+    st = pytest.importorskip("safetensors.numpy")
+    top = {"indices": np.zeros((40, 1), np.int32), "logprobs": np.full((40, 1), -0.5, np.float32)}
+    for folder, tensors in (("windows", {"logits": np.zeros((40, 801), np.float32)}), ("top", top)):
+        Path(folder).mkdir()
+        for i in range(2):
+            st.save_file(tensors, f"{folder}/{i}.safetensors")
+    np.savez("both.npz", far=np.load("far.npy"))
+    Path("link").symlink_to("far.npy")
+    Path("hard").hardlink_to("far.npy")
+    Path("linked_base").symlink_to(files)
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    for arguments in [
+        [files, "far.npy", "--rows", "link"],
+        [files, "far.npy", "--rows", "hard"],
+        [files, "link", "--json", "far.npy"],
+        ["linked_base", "far.npy", "--json", files],
+        [files, "near.npy", "far.npy", "--json", "far.npy"],
+        [files, "far.npy", "--tokens", "tokens.npy", "--rows", "tokens.npy"],
+        [files, "both.npz:far", "--json", "both.npz"],
+        ["top", "windows", "--json", "windows/0.safetensors"],
+        ["top", "windows", "--json", "windows/1.safetensors"],
+        ["top", "windows", "--json", "top/0.safetensors"],
+    ]:
+        status, output, errors = main(capsys, *arguments)
+        assert (status, output) == (2, "")
+        assert "which would be lost" in errors
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("kind", ["png", pytest.param("svg", marks=pytest.mark.long)])
 def test_a_picture(files, capsys, kind):
     pytest.importorskip("matplotlib")
@@ -797,6 +828,8 @@ ERRORS = [
     (["BASE", "far.npy", "--rows", "BASE"], "is the same file as BASE"),
     (["BASE", "far.npy", "--rows", "x", "--json", "./x"], "are the same file"),
     (["BASE", "far.npy", "--plot", "p.pdf"], "--plot is 'p.pdf'; expected a name that ends in .png or .svg"),
+    (["BASE", "far.npy", "--rows", "nowhere/x.npy"], "--rows nowhere/x.npy can't be written: it is a folder, or in none"),
+    (["BASE", "far.npy", "--json", "."], "--json . can't be written: it is a folder, or in none"),
     (["BASE", "far.npy", "--temperature", "2"], "temperature is 2.0; expected 1 where"),
     (["BASE", "tokens.npy"], "tokens.npy has shape (5, 15) and dtype int64"),
     (["."], "the following arguments are required: OTHER"),

@@ -63,12 +63,16 @@ def _check_outputs(options, sides=()):
     """Refuse an output that is an input, or another output, before anything is read."""
     inputs = {"BASE": options.base, "--tokens": options.tokens}
     inputs |= {f"OTHER {i + 1}": path for i, path in enumerate(options.others)}
-    inputs |= {f"a part of {side.name},": path for side in sides for path in side.files}
+    inputs |= {
+        f"part {i + 1} of {side.name},": path for side in sides for i, path in enumerate(side.files)
+    }
     inputs = {called: path for called, path in inputs.items() if path is not None}
     outputs = {name: getattr(options, name) for name in ("json", "rows", "plot")}
     outputs = {f"--{name}": path for name, path in outputs.items() if path is not None}
     for option, path in outputs.items():
         check_output(path, inputs, option)
+        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+            raise InputError(f"{option} {path} can't be written: it is a folder, or in none; expected a file's name")  # fmt: skip
         for other, theirs in outputs.items():
             if option < other and os.path.realpath(path) == os.path.realpath(theirs):
                 raise InputError(f"{option} and {other} are the same file, {path}; expected two")

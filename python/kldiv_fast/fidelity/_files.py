@@ -316,7 +316,9 @@ def _open_safetensors(path, files):
             tensors.append((file, key, tuple(tensor.get_shape()), dtype))
     if top_k and not tensors:
         whole = {key: np.concatenate([x.reshape(-1, *x.shape[-1:]) if key != "tail_mass" else x.ravel() for x in parts]) for key, parts in top_k.items()}  # fmt: skip
-        return TopK(whole["indices"], whole["logprobs"], whole.get("tail_mass"), name=path)
+        teacher = TopK(whole["indices"], whole["logprobs"], whole.get("tail_mass"), name=path)
+        teacher.files = tuple(files)
+        return teacher
     if not tensors or top_k:
         raise ValueError(f"{path} has no tensors of logits, or top-k beside them; expected logits, or indices and logprobs")  # fmt: skip
     return _SafetensorsLogits(path, tuple(files), tensors)
