@@ -345,7 +345,7 @@ def test_the_report_beside_llama_cpp(llama):
 
 @pytest.mark.parametrize("positions", [32, 31])
 def test_whole_chunks_are_cut_to_what_llama_cpp_scores(llama, rng, tmp_path, positions):
-    path, *_, other = llama
+    path, _, tokens, other = llama
     whole = rng.standard_normal((5, positions, 801), np.float32)
     whole[:, 16:31] = other
     np.save(tmp_path / "whole.npy", whole)
@@ -363,6 +363,9 @@ def test_whole_chunks_are_cut_to_what_llama_cpp_scores(llama, rng, tmp_path, pos
         assert (found.chunks, found.kld) == (5, wanted.kld)
         assert "rows 16 to 30 of each chunk, 75 x 801" in str(found)
     assert fidelity(path, whole, chunks=2).tokens == 30
+    assert fidelity(path, whole, tokens=tokens).figures.tobytes() == wanted.figures.tobytes()
+    with pytest.raises(ValueError, match="tokens are not those of"):
+        fidelity(path, whole, tokens=tokens[::-1])
     turned = fidelity(whole, path).figures
     assert turned.tobytes() == fidelity(other, path).figures.tobytes()
     message = "other 160; expected the same tokens in both, of which llama.cpp's file has 16 to 30 of each chunk: "
@@ -865,6 +868,24 @@ def test_ctrl_c_tells_what_was_read(files, capsys, monkeypatch):
     assert "PARTIAL" in output
     assert "Tokens: 40 in 3 chunks" in output
     assert not os.path.exists("f.json")
+
+
+def test_the_bar_leaves_out_rows_without_a_value(files, capsys, monkeypatch):
+    tqdm = pytest.importorskip("tqdm")
+    shown = []
+
+    class Bar(tqdm.tqdm):
+        def set_postfix_str(self, text, **_):
+            shown.append(text)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    other = np.load("far.npy")
+    other[0] = np.nan
+    np.save("far.npy", other)
+    kld = fidelity(files, "far.npy").kld
+    assert main(capsys, files, "far.npy")[0] == 0
+    assert shown[-1] == f"KLD {kld.value:.6f} ± {kld.se:.6f}"
 
 
 LOOP = """

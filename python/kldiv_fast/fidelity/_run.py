@@ -304,7 +304,10 @@ def _targets(base, other, tokens, comparison):
         chunk, at = np.argwhere(base.tokens != other.tokens)[0]
         raise ValueError(f"base and other are of different texts: token {at} of chunk {chunk} is {base.tokens[chunk, at]} and {other.tokens[chunk, at]}")  # fmt: skip
     if tokens is not None:
-        given = _given_targets(np.asarray(tokens), base.shape[0], len(comparison.chunks))
+        tokens = np.asarray(tokens)
+        if any(side.targets is not None and side.tokens.shape == tokens.shape for side in (base, other)):  # fmt: skip
+            tokens = tokens[:, tokens.shape[1] // 2 + 1 :]  # of what the model read, what is scored
+        given = _given_targets(tokens, base.shape[0], len(comparison.chunks))
         if known and not np.array_equal(given, known[0]):
             raise ValueError(f"tokens are not those of {base.name if base.targets is not None else other.name}; expected the same, or none")  # fmt: skip
         known = [given]
