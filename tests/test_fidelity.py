@@ -217,6 +217,15 @@ def test_six_digits_where_models_nearly_agree(rng, shift):
     assert abs(usual / wanted - 1) > 0.1
 
 
+@pytest.mark.parametrize(("apart", "error"), [(1e-4, 1e-3), (1e-6, 0.5)])
+def test_digits_of_float64(rng, apart, error):
+    """It is rounded to float32 first."""
+    base = rng.standard_normal((20, 32_000)) * 3
+    other = base + apart * rng.standard_normal(base.shape)
+    wanted = usual_rows(log_softmax(base), log_softmax(other), np.zeros(20, int))["kld"].mean()
+    assert fidelity(base, other).kld.value == pytest.approx(wanted, rel=error)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_temperature(rng, temperature):
     base, other, tokens = models(rng, (5, 300), 1.0)
@@ -279,6 +288,8 @@ def test_no_probability(rng):
         rtol=2e-6,
     )
     assert found.infinite_rows == 1
+    assert np.isinf(found.kld.value)
+    assert np.isnan(found.kld.se)
     assert "Infinite: 1 rows" in str(found)
 
 
@@ -406,6 +417,28 @@ def test_a_floor_of_24(llama):
     report = fidelity(path, other)
     np.testing.assert_allclose(report.figures["kld"], rows["kld"], rtol=1e-5)
     assert report.base.codec_bound > BOUND
+
+
+def test_rows_of_codes_that_are_no_numbers(llama):
+    """NaN and infinity in a row's scale or least are left out and counted; a scale below 0 is no such file's."""
+    path, *_, other = llama
+    wanted = fidelity(path, other)
+
+    def write(row, at, value):
+        with open(path, "r+b") as file:
+            file.seek(20 + 640 + 2 * 806 * row + at)
+            file.write(struct.pack("<f", value))
+
+    for row, (at, value) in enumerate([(0, np.nan), (4, np.nan), (0, np.inf), (4, np.inf)]):
+        write(row, at, value)
+    found = fidelity(path, other)
+    assert (found.nan_rows, found.tokens) == (4, 71)
+    assert found.figures[4:].tobytes() == wanted.figures[4:].tobytes()
+    assert found.kld.value == pytest.approx(wanted.figures["kld"][4:].mean())
+    assert found.base.codec_bound == pytest.approx(wanted.base.codec_bound, rel=0.5)
+    write(7, 0, -1.0)
+    with pytest.raises(ValueError, match="whose scale is below 0; it is damaged"):
+        fidelity(path, other)
 
 
 def test_codes_on_the_other_side(llama):

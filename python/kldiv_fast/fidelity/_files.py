@@ -103,7 +103,10 @@ class _LlamaLogits(Logits):
         self._words = np.memmap(path, "<u2", "r", begin, (rows * n_chunk, words))
 
     def read(self, start, stop):
-        return np.asarray(self._words[start:stop])
+        words = np.asarray(self._words[start:stop])
+        if (_scales(words) < 0).any():
+            raise ValueError(f"{self.name} has a row from {start} to {stop - 1} whose scale is below 0; it is damaged")  # fmt: skip
+        return words
 
     def cuts(self):
         return np.array([0, self.shape[0]])
@@ -117,8 +120,12 @@ class _LlamaLogits(Logits):
     @staticmethod
     def bound(words):
         """How far a log-probability in these rows may be from what was rounded to a code."""
-        scales = np.ascontiguousarray(words[:, :2]).view("<f4")
-        return float(scales.max(initial=0)) / 2
+        scales = _scales(words)
+        return float(scales[np.isfinite(scales)].max(initial=0)) / 2
+
+
+def _scales(words):
+    return np.ascontiguousarray(words[:, :2]).view("<f4")
 
 
 class _ScoredRows(Logits):

@@ -235,7 +235,7 @@ def _estimate(x, group):
         return Estimate(float("nan"), float("nan"))
     with np.errstate(invalid="ignore", over="ignore"):
         mean = float(x.mean())
-        variance = max(0.0, float(np.square(x).mean()) - mean**2)
+        variance = float(np.maximum(0.0, np.square(x).mean() - mean**2))  # NaN of an infinite mean
         sums = np.bincount(group, x - mean)
         sums = sums[np.bincount(group, minlength=len(sums)) > 0]
         count = len(sums)

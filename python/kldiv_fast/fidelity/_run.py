@@ -62,7 +62,7 @@ def fidelity(
     With p and q the base's and the other's softmax, a row's figures are KL(p‖q), KL(q‖p), the Jensen-Shannon divergence, both
     likeliest tokens and the target's two log-probabilities, in nats. They are sums about the log-ratio, so that models which
     nearly agree keep six digits, and none is negative. Logits in float64 are rounded to float32 first, which changes each by
-    up to 6e-8 of itself: models that agree better than that are told apart no more. A base that llama.cpp wrote has
+    up to 6e-8 of itself: logits that are 1e-4 apart keep three digits, and 1e-6 apart none but the size. A base that llama.cpp wrote has
     llama.cpp's meaning: the sum over log p > -16, not renormalised, which the codes' rounding may make negative, by some 1e-5.
 
     Examples
