@@ -620,6 +620,13 @@ def test_safetensors(rng, tmp_path):
     (tmp_path / "row_4.safetensors").unlink()
     with pytest.raises(ValueError, match=r"lacks window 4 between row_0\.safetensors and row_11"):
         open_logits(tmp_path)
+    for folder, name in (("first", "row_{}"), ("later", "row_1{}"), ("elsewhere", "q4_{}")):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            st.save_file({"logits": other[i]}, tmp_path / folder / f"{name.format(i)}.safetensors")
+    assert fidelity(tmp_path / "first", tmp_path / "elsewhere").kld.value == 0
+    with pytest.raises(ValueError, match=r"base has row_0\.safetensors where other has row_10\."):
+        fidelity(tmp_path / "first", tmp_path / "later")
     top = {"indices": np.zeros((84, 1), np.int32), "logprobs": np.full((84, 1), -0.5, np.float32)}
     st.save_file(top, tmp_path / "top.safetensors")
     found = fidelity(tmp_path / "top.safetensors", other)
@@ -864,8 +871,9 @@ ERRORS = [
     (["BASE", "far.npy", "--rows", "BASE"], "is the same file as BASE"),
     (["BASE", "far.npy", "--rows", "x", "--json", "./x"], "are the same file"),
     (["BASE", "far.npy", "--plot", "p.pdf"], "--plot is 'p.pdf'; expected a name that ends in .png or .svg"),
-    (["BASE", "far.npy", "--rows", "nowhere/x.npy"], "--rows nowhere/x.npy can't be written: it is a folder, or in none"),
-    (["BASE", "far.npy", "--json", "."], "--json . can't be written: it is a folder, or in none"),
+    (["BASE", "far.npy", "--rows", "nowhere/x.npy"], "--rows nowhere/x.npy can't be written: "),
+    (["BASE", "far.npy", "--json", "."], "--json . can't be written: it is a folder, a pipe or a device, or in no folder"),
+    (["BASE", "far.npy", "--json", os.devnull], "can't be written: it is a folder, a pipe or a device"),
     (["BASE", "far.npy", "--temperature", "2"], "temperature is 2.0; expected 1 where"),
     (["BASE", "tokens.npy"], "tokens.npy has shape (5, 15) and dtype int64"),
     (["."], "the following arguments are required: OTHER"),

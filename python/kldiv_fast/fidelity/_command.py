@@ -71,8 +71,9 @@ def _check_outputs(options, sides=()):
     outputs = {f"--{name}": path for name, path in outputs.items() if path is not None}
     for option, path in outputs.items():
         check_output(path, inputs, option)
-        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.realpath(path))):
-            raise InputError(f"{option} {path} can't be written: it is a folder, or in none; expected a file's name")  # fmt: skip
+        is_other = os.path.exists(path) and not os.path.isfile(path)
+        if is_other or not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+            raise InputError(f"{option} {path} can't be written: it is a folder, a pipe or a device, or in no folder; expected a file")  # fmt: skip
         for other, theirs in outputs.items():
             if option < other and os.path.realpath(path) == os.path.realpath(theirs):
                 raise InputError(f"{option} and {other} are the same file, {path}; expected two")

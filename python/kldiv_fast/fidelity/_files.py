@@ -342,15 +342,20 @@ def _natural(name):
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(name))]  # fmt: skip
 
 
+def window_number(file):
+    """The last number in a file's name, or None."""
+    found = re.findall(r"\d+", os.path.basename(file))
+    return int(found[-1]) if found else None
+
+
 def _folder(path):
     files = sorted(map(str, Path(path).glob("*.safetensors")), key=lambda x: _natural(os.path.basename(x)))  # fmt: skip
     if not files:
         raise ValueError(f"{path} is a folder without .safetensors files; expected a file of logits, or a folder of them")  # fmt: skip
-    numbers = [re.findall(r"\d+", os.path.basename(file)) for file in files]
-    if all(numbers) and len(files) > 1:
-        last = [int(found[-1]) for found in numbers]
-        missing = sorted(set(range(min(last), max(last))) - set(last))
-        if missing and len(set(last)) == len(last):
+    numbers = [window_number(file) for file in files]
+    if None not in numbers and len(files) > 1:
+        missing = sorted(set(range(min(numbers), max(numbers))) - set(numbers))
+        if missing and len(set(numbers)) == len(numbers):
             raise ValueError(f"{path} lacks window {missing[0]} between {os.path.basename(files[0])} and {os.path.basename(files[-1])}; write it again")  # fmt: skip
     return files
 

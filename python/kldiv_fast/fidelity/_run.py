@@ -2,12 +2,14 @@
 
 import itertools
 import math
+import os
+import re
 
 import numpy as np
 
 from kldiv_fast import _core
 from kldiv_fast._arrays import is_float, is_float64
-from kldiv_fast.fidelity._files import TopK, open_logits
+from kldiv_fast.fidelity._files import TopK, open_logits, window_number
 from kldiv_fast.fidelity._report import FIGURES, Input, report_of
 
 _MAPPED = 32 << 20  # bytes of a window that lies in a file,
@@ -94,6 +96,7 @@ class Comparison:
         self.tail, self.temperature = tail, float(temperature)
         self.num_threads = _positive("num_threads", num_threads) or 0
         self.classes = _classes(base, other, _positive("vocab_size", vocab_size))
+        _check_windows(base, other)
         self.chunks = _chunks(base, other, _positive("chunks", chunks))
         self.rows = int(self.chunks.sum())
         self.targets = _targets(base, other, tokens, self)
@@ -273,6 +276,17 @@ def _scored(base, other):
     if base.is_coded:
         return base, base.scored_of(other)
     return other.scored_of(base), other
+
+
+def _check_windows(base, other):
+    """Of two folders whose files are named alike, those that belong together have the same number."""
+    if min(len(base.files), len(other.files)) < 2:
+        return
+    for a, b in zip(base.files, other.files, strict=False):
+        a, b = os.path.basename(a), os.path.basename(b)
+        is_alike = re.sub(r"\d+", "", a) == re.sub(r"\d+", "", b)
+        if is_alike and window_number(a) != window_number(b):
+            raise ValueError(f"base has {a} where other has {b}; expected the same windows in both")
 
 
 def _chunks(base, other, wanted):
