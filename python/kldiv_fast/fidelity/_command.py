@@ -1,7 +1,7 @@
 """``python -m kldiv_fast fidelity BASE OTHER...``: the report of one, or a table of several, and what is to be kept."""
 
 import argparse
-import contextlib
+import io
 import json
 import math
 import os
@@ -20,7 +20,7 @@ from kldiv_fast.fidelity._run import TAILS, Comparison
 def run(argv: list[str]) -> None:
     """Compare, print, and keep what is asked for; a ``KeyboardInterrupt`` comes after what was read until then."""
     options = _parser().parse_args(argv)
-    with contextlib.suppress(AttributeError):  # of what stands for a stream in notebooks and tests
+    if isinstance(sys.stdout, io.TextIOWrapper):  # notebooks and tests have other streams
         sys.stdout.reconfigure(errors="replace")
     try:
         _check_outputs(options)
