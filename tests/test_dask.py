@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import kldiv_fast
+import ml_dtypes
 import numpy as np
 import pytest
+import scipy.sparse
+from kldiv_fast import distance
 from pairwise import pairwise
 from processes import printed
 from test_forms import BY_NAME, FORMS
@@ -89,7 +92,9 @@ def functions(name):
 def size_of_terms(value, form, name):
     """Of rows of distributions: in kl there are terms that cancel."""
     sides = (form, form) if isinstance(form, str) else form
-    made = [side in ("counts", "logits") for side in sides]  # to sum to 1, by a divisor that is rounded
+    made = [
+        side in ("counts", "logits") for side in sides
+    ]  # to sum to 1, by a divisor that is rounded
     alone = name == "kl" and made[0] != made[1] and "labels" not in sides
     return value + np.sqrt(2 * value) + alone
 
@@ -211,6 +216,23 @@ def test_shapes(shapes, form):
     check("kl", arrays, [arrays[0], da.from_array(arrays[1])], form=form)
 
 
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.uint8, np.int64, bool], ids=lambda x: np.dtype(x).name)  # fmt: skip
+def test_dtypes(dtype):
+    arrays = [np.ceil(x * 20).astype(dtype) for x in np.random.default_rng(0).random((2, 7, 1100))]
+    for chunks in ((3, 400), (3, CLASSES)):
+        check("kl", arrays, [lazy(x, chunks) for x in arrays], form="counts", reduction="none")
+
+
+def test_jensenshannon():
+    arrays = inputs(("counts", "counts"), np.float32)
+    given = {"base": 2, "axis": 1, "keepdims": True}
+    found = distance.jensenshannon(*(lazy(x, (3, 400)) for x in arrays), **given)
+    assert isinstance(found, da.Array)
+    expected = distance.jensenshannon(*arrays, **given)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_allclose(found.compute(), expected, rtol=1e-6)
+
+
 def test_empty_chunks():
     arrays = inputs(("logits", "logits"))
     lazies = [da.from_array(x, chunks=((0, 7, 0), (0, 500, 0, 600))) for x in arrays]
@@ -262,6 +284,31 @@ def test_a_masked_row_may_be_anything():
 
 
 # ---- how it is computed ----
+
+
+@pytest.fixture
+def uncomputed():
+    """Whoever computes fails."""
+
+    def scheduler(*_, **__):
+        raise AssertionError("something is computed")
+
+    with dask.config.set(scheduler=scheduler):
+        yield
+
+
+@pytest.mark.parametrize("form", ["logits", ("labels", "probs")], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none", "mean_with_sample_weight", "batchmean"])
+def test_a_call_computes_nothing(uncomputed, form, reduction):
+    """And the same call is the same task."""
+    rows = da.ones(7, chunks=3)
+    given = {"form": form, "reduction": reduction, "sample_weight": rows, "mask": rows > 0}
+    x = da.ones((7, 10), chunks=4)
+    names = {
+        kldiv_fast.kl(rows.astype(int) if "labels" in form else x, x, where=x > 0, **given).name
+        for _ in range(2)
+    }
+    assert len(names) == 1
 
 
 def test_kl_delegates():
@@ -395,6 +442,13 @@ def test_apply_ufunc(xr):
     np.testing.assert_allclose(rows.values, expected, rtol=1e-12)
 
 
+def test_variables(xr):
+    arrays = inputs(("probs", "probs"))
+    value = kldiv_fast.kl(*(xr.Variable(("time", "class"), lazy(x, (3, 400))) for x in arrays))
+    assert isinstance(value, da.Array)
+    np.testing.assert_allclose(value.compute(), kldiv_fast.kl(*arrays), rtol=1e-12)
+
+
 def test_data_arrays(xr):
     arrays = inputs(("probs", "probs"))
     x, y = (xr.DataArray(lazy(a, (3, 400)), dims=("time", "class")) for a in arrays)
@@ -416,16 +470,22 @@ def unknown_chunks():
 
 
 X = da.ones((4, 3), chunks=2)
+SPARSE = scipy.sparse.csr_array(np.eye(4, 3))
+OF_SPARSE = da.ones((4, 3), chunks=(2, 3)).map_blocks(scipy.sparse.csr_array)
 LABELLED = {"form": ("labels", "probs")}
 BAD = {
     "unknown chunks": ((unknown_chunks(), X), {}, ValueError, r"y_true has chunks of unknown size along axis 0; expected known ones: y_true.compute_chunk_sizes\(\)"),
     "unknown chunks of a weight": ((X, X), {"sample_weight": unknown_chunks()[:, 0]}, ValueError, "sample_weight has chunks of unknown size"),
-    "validate": ((X, X), {"validate": True}, ValueError, "validate is True where values are not known .*; expected False"),
-    "out": ((X, X), {"out": np.empty(4), "reduction": "none"}, TypeError, r"kl\(\) got an unexpected keyword argument 'out'"),
+    "validate": ((X, X), {"validate": True}, ValueError, "validate is True where values are not known .*a lazy array.*; expected False"),
+    "out": ((X, X), {"out": np.empty(4), "reduction": "none"}, ValueError, "out is given beside a Dask array, whose result is lazy; expected None"),
+    "sparse": ((SPARSE, X), {"epsilon": None}, TypeError, r"y_true is a sparse array; expected a dense one: y_true.toarray\(\)"),
+    "sparse prediction": ((X, SPARSE), {}, TypeError, "y_pred is a sparse array; expected a dense one"),
+    "sparse blocks": ((OF_SPARSE, X), {}, TypeError, "y_true is a Dask array of type csr_array; expected one of NumPy's: y_true.map_blocks"),
+    "list of Dask's": (([X[0], X[1]], X), {}, TypeError, r"y_true is a list of Dask arrays; expected one: dask.array.stack\(y_true\)"),
     "shapes": ((X, da.ones((4, 2))), {}, ValueError, r"y_true has shape \(4, 3\), which does not broadcast with y_pred's \(4, 2\)"),
     "complex": ((X.astype(complex), X), {}, TypeError, r"y_true is of dtype complex128; expected .*np.real\(y_true\)"),
     "objects": ((X, X.astype(object)), {}, TypeError, "y_pred is of dtype object; expected float16"),
-    "masked": ((da.ma.masked_array(X, X > 2), X), {}, TypeError, "y_true is a masked array; expected a plain array"),
+    "masked": ((da.ma.masked_array(X, X > 2), X), {}, TypeError, r"y_true is a Dask array of masked arrays; expected one of plain arrays: dask.array.ma.filled\(y_true, "),
     "list": ((X, [[1], [2, 3]]), {}, ValueError, "y_pred is not a regular array"),
     "axis": ((X, X), {"axis": 2}, ValueError, "axis is 2, out of range for inputs of 2 axes"),
     "reduction": ((X, X), {"reduction": "max"}, ValueError, "reduction is 'max'; expected one of"),
@@ -443,17 +503,59 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arrays", "keywords", "error", "said"), BAD.values(), ids=BAD)
-def test_bad_input(arrays, keywords, error, said):
+def test_bad_input(arrays, keywords, error, said, uncomputed):
     with pytest.raises(error, match=said):
         kldiv_fast.kl(*arrays, **keywords)
 
 
-@pytest.mark.parametrize("keywords", [{}, {"sample_weight": X[:, 0]}], ids=["rows", "weight"])
-def test_gradients_are_of_arrays_in_memory(keywords):
-    arrays = np.full((2, 4, 3), 0.2)
-    given = "sample_weight" if keywords else "y_pred"
-    with pytest.raises(TypeError, match=rf"{given} is a Dask array; expected an array in memory, for gradients: {given}.compute\(\)"):  # fmt: skip
-        kldiv_fast.kl_value_and_grad(arrays[0], arrays[1] if keywords else X, **keywords)
+def test_advice_on_blocks():
+    """Of the two errors on what a Dask array is made of."""
+    dense = OF_SPARSE.map_blocks(lambda block: block.toarray(), dtype=OF_SPARSE.dtype)
+    plain = da.ma.filled(da.ma.masked_array(X, X > 2), 0)
+    assert kldiv_fast.kl(dense, plain).compute() == kldiv_fast.kl(np.ones((4, 3)), np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("chunks", [(2, 2), (2, 3)], ids=["cut", "whole"])
+def test_blocks_that_are_other_than_said(chunks):
+    def masked(block):
+        return np.ma.masked_array(block, block > 2)
+
+    x = X.rechunk(chunks)
+    value = kldiv_fast.kl(x.map_blocks(masked, meta=np.empty((0, 0))), x)
+    with pytest.raises(TypeError, match="y_true is a masked array; expected a plain array"):
+        value.compute()
+
+
+A = np.full((4, 3), 0.2)
+NOT_LAZY = {
+    "gradient": (kldiv_fast.kl_value_and_grad, (A, X), {}, "y_pred"),
+    "gradient and weight": (kldiv_fast.jsd_value_and_grad, (A, A), {"sample_weight": X[:, 0]}, "sample_weight"),
+    "upstream": (kldiv_fast.kl_value_and_grad, (A, A), {"upstream": X[0, 0]}, "upstream"),
+    "cdist": (distance.cdist, (A, X), {}, "XB"),
+    "pdist": (distance.pdist, (X,), {}, "X"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "arrays", "keywords", "name"), NOT_LAZY.values(), ids=NOT_LAZY)  # fmt: skip
+def test_nothing_is_loaded_in_silence(function, arrays, keywords, name, uncomputed):
+    with pytest.raises(TypeError, match=rf"^{name} is a Dask array; expected an array in memory here: {name}.compute\(\)"):  # fmt: skip
+        function(*arrays, **keywords)
+
+
+def test_tables(uncomputed):
+    frames = pytest.importorskip("dask.dataframe")
+    table = frames.from_dask_array(X, columns=list("abc"))
+    with pytest.raises(TypeError, match=r"y_true is a Dask table; expected a Dask array: y_true.to_dask_array\(lengths=True\)"):  # fmt: skip
+        kldiv_fast.kl(table, X)
+
+
+def test_labels_of_no_classes():
+    none = da.ones((2, 0))
+    value = kldiv_fast.kl(np.array([0, 1]), none, **LABELLED)
+    with pytest.raises(ValueError, match=r"y_true has the label 0 in row 0; expected one in \[0, 0\)"):  # fmt: skip
+        value.compute()
+    value = kldiv_fast.kl(np.array([0, 1]), none, mask=np.zeros(2, bool), **LABELLED)
+    assert value.compute() == 0
 
 
 @pytest.mark.parametrize("chunks", [2, (2, 3)], ids=["cut", "whole"])

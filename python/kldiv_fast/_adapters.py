@@ -10,7 +10,7 @@ from kldiv_fast._operations import OPERATIONS, docstring
 _DEFAULTS = {name: x for name, x in DEFAULTS.items() if name != "num_threads"}
 
 UNKNOWN = (
-    "validate is True where values are not known (compiled code, a transformation, a tensor without any); expected False "
+    "validate is True where values are not known (compiled code, a transformation, a lazy array, a tensor without any); expected False "
     "there: validate the inputs before"
 )
 

@@ -46,14 +46,26 @@ def is_a(x, module, *names):
 
 
 def lazy_part(x):
-    """`x`, or the chunked array that a DataArray of xarray stands around."""
-    is_chunked = is_a(x, "xarray", "DataArray") and x.chunks is not None
+    """`x`, or the chunked array that one of xarray's stands around."""
+    is_chunked = is_a(x, "xarray", "DataArray", "Variable") and x.chunks is not None
     return x.data if is_chunked else x
 
 
 def is_lazy(x):
     """Whether `x` is a Dask array, or one of xarray around such."""
     return "dask.array" in sys.modules and is_a(lazy_part(x), "dask.array", "Array")
+
+
+def check_in_memory(x, name):
+    """Refuse what NumPy would compute, all of it, in silence."""
+    if "dask" not in sys.modules:
+        return
+    if is_lazy(x):
+        refuse(name, "a Dask array", f"an array in memory here: {name}.compute()")
+    if is_a(x, "dask.dataframe", "DataFrame", "Series", "Index"):
+        refuse(name, "a Dask table", f"a Dask array: {name}.to_dask_array(lengths=True)")
+    if isinstance(x, (list, tuple)) and x and is_lazy(x[0]):
+        refuse(name, f"a {type(x).__name__} of Dask arrays", f"one: dask.array.stack({name})")
 
 
 # ---- dtypes ----
@@ -91,6 +103,7 @@ def cast(array, dtype):
 
 
 def _read(x, name):
+    check_in_memory(x, name)
     if isinstance(x, (list, tuple)):
         return _from_list(x, name)
     if is_a(x, "torch", "Tensor"):

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kldiv_fast import _core
-from kldiv_fast._arrays import as_array, cast, is_float, is_lazy, is_sequence, refuse
+from kldiv_fast._arrays import (
+    as_array,
+    cast,
+    check_in_memory,
+    is_float,
+    is_lazy,
+    is_sequence,
+    refuse,
+)
 from kldiv_fast._labels import check_labels
 from kldiv_fast._meaning import (
     FORMS,
@@ -60,7 +68,10 @@ def value_function(operation):
 
     def function(y_true, y_pred, *, out=None, **given):
         if any(map(is_lazy, (y_true, y_pred, *given.values()))):
-            given = given if out is None else given | {"out": out}
+            if out is not None:
+                raise ValueError(
+                    "out is given beside a Dask array, whose result is lazy; expected None"
+                )
             adapter = importlib.import_module("kldiv_fast.dask")
             return getattr(adapter, operation.name)(y_true, y_pred, **given)
         problem = prepare(y_true, y_pred, operation, given)
@@ -74,7 +85,6 @@ def gradient_function(operation):
     """The one that gives its value and its gradients."""
 
     def function(y_true, y_pred, *, wrt="y_pred", upstream=None, out=None, **given):
-        _check_not_lazy({"y_true": y_true, "y_pred": y_pred} | given)
         names = _check_wrt(wrt)
         problem = prepare(y_true, y_pred, operation, given, called="_value_and_grad")
         if "labels" in problem.options.forms and "y_true" in names:
@@ -84,12 +94,6 @@ def gradient_function(operation):
 
     function.__name__ = function.__qualname__ = f"{operation.name}_value_and_grad"
     return function
-
-
-def _check_not_lazy(arguments):
-    for name, x in arguments.items():
-        if is_lazy(x):
-            refuse(name, "a Dask array", f"an array in memory, for gradients: {name}.compute()")
 
 
 # ---- a call ----
@@ -482,6 +486,7 @@ def _is_pair(wrt, out):
 def _factors(problem, upstream):
     """What each row's gradients are multiplied by, beside the weights."""
     shape = problem.arranged.rows if is_none(problem.reduction) else ()
+    check_in_memory(upstream, "upstream")
     factors = np.asarray(1.0 if upstream is None else upstream)
     if factors.dtype.kind not in "biuf":
         raise TypeError(f"upstream has dtype {factors.dtype}; expected real numbers")

@@ -12,7 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from kldiv_fast import _adapters, _core, _meaning
-from kldiv_fast._arrays import as_array, cast, is_float, is_float64, is_sequence, lazy_part, refuse
+from kldiv_fast._arrays import (
+    as_array,
+    cast,
+    is_a,
+    is_float,
+    is_float64,
+    is_sequence,
+    lazy_part,
+    refuse,
+)
 from kldiv_fast._divergence import Arranged, Options, Problem
 from kldiv_fast._labels import check_labels
 
@@ -143,9 +152,10 @@ def _rows(options, operands, class_ndim):
     chunks, operands = _aligned(operands)
     shape = tuple(map(sum, chunks))
     batch, classes = shape[:-class_ndim], shape[-class_ndim:]
-    if 0 in shape:
+    are_labels = "labels" in options.forms
+    if 0 in (batch if are_labels else shape):  # no label is one of no classes
         return da.zeros(batch)
-    if "labels" in options.forms:
+    if are_labels:
         operands += [(_starts(along), (i,)) for i, along in enumerate(chunks)]
     is_cut = any(len(along) > 1 for along in chunks[-class_ndim:])
     rows = _rows_in_rounds if is_cut else _whole_rows
@@ -208,6 +218,7 @@ def _whole_rows(block, operands, chunks):
 
 def _values(block, *operands):
     true, pred, where, *starts = map(_alone, operands)
+    true, pred, where = _as_arrays(true, pred, where)
     true = _labels_here(block, true, pred, where, starts) if starts else true
     rows = _meaning.broadcast(true.shape, pred.shape)[: -block.class_ndim]
     values = np.empty(rows)
@@ -267,6 +278,7 @@ def _rows_in_rounds(block, operands, chunks):
 def _states(block, size, before, *operands):
     """Of a block's rows after a round, of their states `before` it; None: the first round."""
     true, pred, where, *starts = operands
+    true, pred, where = _as_arrays(true, pred, where)
     true = _labels_here(block, true, pred, where, starts, before is None) if starts else true
     rows = _meaning.broadcast(true.shape, pred.shape)[: -block.class_ndim]
     states = np.empty((*rows, size), np.int64) if before is None else before.copy()
@@ -339,7 +351,8 @@ def _labels_here(block, labels, pred, where, starts, is_first=True):
         _meaning.check_range(rows, counts, math.prod(block.class_shape), first[:of_batch])
     local = np.zeros(rows.shape, np.int64)
     is_here = counts
-    at = np.unravel_index(np.where(counts, rows, 0).astype(np.int64), block.class_shape)
+    extents = [max(1, n) for n in block.class_shape]
+    at = np.unravel_index(np.where(counts, rows, 0).astype(np.int64), extents)
     for i, start, extent in zip(at, first[of_batch:], shape[of_batch:], strict=True):
         local = local * extent + i - start
         is_here = is_here & (i >= start) & (i < start + extent)
@@ -357,7 +370,7 @@ def _read(x, name):
     x = lazy_part(x)
     if not isinstance(x, da.Array):
         return as_array(x, name)
-    as_array(x._meta, name)  # what it is made of
+    _check_blocks(x._meta, name)
     for axis, n in enumerate(x.shape):
         if math.isnan(n):
             raise ValueError(
@@ -365,6 +378,23 @@ def _read(x, name):
                 f"{name}.compute_chunk_sizes()"
             )
     return x
+
+
+def _check_blocks(block, name):
+    """Refuse an array by one of its blocks, without elements."""
+    if is_a(block, "numpy.ma", "MaskedArray"):
+        filled = f"dask.array.ma.filled({name}, ...), and the argument mask to leave rows out"
+        refuse(name, "a Dask array of masked arrays", f"one of plain arrays: {filled}")
+    if not isinstance(block, np.ndarray):
+        dense = f"{name}.map_blocks(lambda block: block.toarray(), dtype={name}.dtype)"
+        refuse(name, f"a Dask array of type {type(block).__name__}", f"one of NumPy's: {dense}")
+    as_array(block, name)
+
+
+def _as_arrays(*blocks):
+    """y_true's, y_pred's and where's blocks, which may be other than Dask was told."""
+    names = ("y_true", "y_pred", "where")
+    return [x if x is None else as_array(x, name) for x, name in zip(blocks, names, strict=True)]
 
 
 def _read_where(where):
