@@ -375,8 +375,10 @@ def _codec_lines(found):
         if side.codec_bound is None:
             continue
         yield f"Codes of {called}: log-probabilities off by at most {side.codec_bound:.3g}"
-        if side.targets_at_floor:
-            yield f"  {side.targets_at_floor:,} targets at or below the floor: PPL({'base' if called == 'base' else 'Q'}) is too low"  # fmt: skip
+        if side.targets_at_floor is not None:
+            perplexity = "PPL(base)" if called == "base" else "PPL(Q)"
+            so = f": {perplexity} is too low" if side.targets_at_floor else ""
+            yield f"  {side.targets_at_floor:,} targets at or below the floor (code 0){so}"
     if found.other.codec_bound is not None:
         yield "  what other has at or below the floor is counted as the floor: KLD is a lower bound"
 
