@@ -593,7 +593,19 @@ def test_containers(rng, tmp_path):
         def __getitem__(self, key):
             return other[key].copy()
 
-    for given in (tmp_path / "flat.npy", tmp_path / "order.npy", Slices(), other[:, ::-1][:, ::-1]):
+    class TorchDtype:
+        def __repr__(self):
+            return "torch.float32"
+
+    tensor = Slices()
+    tensor.dtype = TorchDtype()
+    for given in (
+        tmp_path / "flat.npy",
+        tmp_path / "order.npy",
+        Slices(),
+        tensor,
+        other[:, ::-1][:, ::-1],
+    ):
         found = fidelity(base_path, given, tokens=tokens).to_dict()
         assert found | {"base": 0, "other": 0} == wanted | {"base": 0, "other": 0}
     with pytest.warns(UserWarning, match=r"is read as a whole: a \.npz file can't be mapped"):

@@ -4,6 +4,7 @@ from typing import Any, Literal, assert_type
 
 import kldiv_fast
 import numpy as np
+from kldiv_fast.fidelity import Fidelity, fidelity
 from numpy.typing import NDArray
 
 Float = np.float32 | np.float64
@@ -57,6 +58,13 @@ assert_type(kldiv_fast.get_num_threads(), int)
 assert_type(kldiv_fast.available_isas(), list[str])
 assert_type(kldiv_fast.current_isa(), str)
 assert_type(kldiv_fast.get_executor(), str)
+
+# Language models beside each other.
+report = fidelity(x, x, tokens=[0, 1, 2, -1], tail="bucket")
+assert_type(report, Fidelity)
+assert_type(report.kld.value, float)
+assert_type(report.to_dict(), dict[str, Any])
+
 assert_type(kldiv_fast.show_runtime(), None)
 assert_type(kldiv_fast.show_runtime(mode="dicts"), dict[str, Any])
 assert_type(kldiv_fast.__version__, str)
@@ -72,3 +80,4 @@ def mistakes() -> None:
     kldiv_fast.kl_value_and_grad(x, x, wrt="x")  # type: ignore[call-overload]
     kldiv_fast.kl(x, x, beta=0.5)  # type: ignore[call-overload]
     kldiv_fast.set_num_threads("all")  # type: ignore[arg-type]
+    fidelity(x, x, tail="head")  # type: ignore[arg-type]

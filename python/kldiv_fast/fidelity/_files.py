@@ -251,7 +251,7 @@ class _ArrayLogits(Logits):
 
 
 def _dtype_name(dtype):
-    return getattr(dtype, "name", str(dtype))
+    return getattr(dtype, "name", str(dtype).removeprefix("torch."))
 
 
 # ---- safetensors ----
