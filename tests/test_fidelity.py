@@ -350,7 +350,7 @@ def test_the_report_beside_llama_cpp(llama):
     np.testing.assert_allclose(report.figures["kld"], rows["kld"], rtol=1e-5, atol=1e-7)
     assert report.base.targets_at_floor == is_floor[np.arange(75), targets].sum()
     assert report.base.codec_bound <= BOUND
-    assert f"log-probabilities off by at most {report.base.codec_bound:.3g}" in str(report)
+    assert f"log-probabilities rounded by at most {report.base.codec_bound:.3g}" in str(report)
     assert fidelity(path, other, chunks=2).tokens == 30
 
 

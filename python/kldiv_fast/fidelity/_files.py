@@ -168,7 +168,7 @@ def write_llama_logits(path, logits, tokens, n_ctx):
     Notes
     -----
     Each row is kept as the codes of 65536 steps from its greatest log-probability to 16 below: what is in between is
-    off by at most 1.22e-4, and what is below is lost.
+    rounded by at most 1.22e-4, to which the row's two float32 numbers add up to 2e-6, and what is below is lost.
 
     Examples
     --------

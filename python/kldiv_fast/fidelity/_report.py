@@ -62,7 +62,7 @@ class Input:
     name, producer, shape, dtype
         As of :class:`Logits`.
     codec_bound : float or None
-        Of llama.cpp's codes: how far a log-probability may be off.
+        Of llama.cpp's codes: how far a log-probability may be rounded, half a step. A row's two float32 numbers add up to 2e-6.
     targets_at_floor : int or None
         Of llama.cpp's codes: how many of the rows' targets have code 0, which says no more than that they are at or below the
         floor.
@@ -374,7 +374,7 @@ def _codec_lines(found):
     for called, side in (("base", found.base), ("other", found.other)):
         if side.codec_bound is None:
             continue
-        yield f"Codes of {called}: log-probabilities off by at most {side.codec_bound:.3g}"
+        yield f"Codes of {called}: log-probabilities rounded by at most {side.codec_bound:.3g}"
         if side.targets_at_floor is not None:
             perplexity = "PPL(base)" if called == "base" else "PPL(Q)"
             so = f": {perplexity} is too low" if side.targets_at_floor else ""
