@@ -234,6 +234,17 @@ def test_temperature(rng, temperature):
     assert_figures(found, wanted, rtol=5e-6)
 
 
+def test_rows_without_a_target(rng):
+    """-1 and -100: no part of what is told of targets, and a part of all else."""
+    base, other, tokens = models(rng, (6, 300))
+    wanted = fidelity(base, other, tokens=tokens), fidelity(base[2:], other[2:], tokens=tokens[2:])
+    tokens[:2] = -1, -100
+    found = fidelity(base, other, tokens=tokens)
+    assert found.kld == wanted[0].kld
+    for name in ("ppl", "ppl_base", "delta_p", "rms_delta_p"):
+        assert getattr(found, name) == getattr(wanted[1], name)
+
+
 def test_padded_vocabulary(rng):
     base, other, tokens = models(rng, (5, 300))
     wanted = fidelity(base, other, tokens=tokens)
@@ -439,6 +450,21 @@ def test_rows_of_codes_that_are_no_numbers(llama):
     write(7, 0, -1.0)
     with pytest.raises(ValueError, match="whose scale is below 0; it is damaged"):
         fidelity(path, other)
+
+
+def test_targets_at_the_floor_are_told(rng, tmp_path):
+    base = np.zeros((1, 8, 50), np.float32)
+    base[..., 0] = 40  # all others are at the floor
+    for tokens, line in [
+        (np.zeros((1, 8), int), r"  0 targets at or below the floor \(code 0\)"),
+        (
+            np.arange(8)[None],
+            r"  3 targets at or below the floor \(code 0\): PPL\(base\) is too low",
+        ),
+    ]:
+        write_llama_logits(tmp_path / "b", base, tokens, 8)
+        report = fidelity(tmp_path / "b", rng.standard_normal((1, 8, 50), np.float32))
+        assert re.search(f"^{line}$", str(report), re.MULTILINE)
 
 
 def test_codes_on_the_other_side(llama):
@@ -712,6 +738,13 @@ def test_safetensors(rng, tmp_path):
     st.save_file(top, tmp_path / "top.safetensors")
     found = fidelity(tmp_path / "top.safetensors", other)
     assert found.kld == fidelity(TopK(top["indices"], top["logprobs"]), other).kld
+    (tmp_path / "teacher").mkdir()
+    for i in range(2):  # 42 rows each
+        part = {name: x[:42] for name, x in top.items()} | {"tail_mass": np.full(42, 0.2 + 0.1 * i, np.float32)}  # fmt: skip
+        st.save_file(part, tmp_path / "teacher" / f"{i}.safetensors")
+    tails = np.repeat(np.array([0.2, 0.3], np.float32), 42)
+    wanted = fidelity(TopK(top["indices"], top["logprobs"], tails), other)
+    assert fidelity(tmp_path / "teacher", other).kld == wanted.kld != found.kld
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(one.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged"):
@@ -944,6 +977,36 @@ def test_models_of_nan_alone(files, capsys, recwarn):
         assert (status, errors, len(recwarn)) == (0, "", 0)
         assert "Left out: 75 rows" in output or re.search(r"^rows left out +75$", output, re.MULTILINE)  # fmt: skip
         assert "NaN" not in Path("f.json").read_text()
+
+
+def test_a_picture_of_many(tmp_path, rng):
+    """Each has a look of its own, and long names fit."""
+    pytest.importorskip("matplotlib")
+    from kldiv_fast.fidelity import _plot
+    from matplotlib.figure import Figure
+
+    base, *_ = models(rng, (20, 300))
+    others = [base + np.float32(0.1 * i) * base[::-1] for i in range(1, 10)]
+    reports = [fidelity(base, other) for other in others]
+    names = [f"a-model-with-a-long-name-{i}-Q{i}_K_M.safetensors" for i in range(9)]
+    for report, name in zip(reports, names, strict=True):
+        object.__setattr__(report.other, "name", name)
+    drawn = []
+    real = Figure.savefig
+
+    def kept(figure, *arguments, **keywords):
+        drawn.append(figure)
+        real(figure, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", kept)
+        _plot.plot(reports, tmp_path / "p.png")
+    figure = drawn[0]
+    looks = {(x.get_color(), str(x.get_linestyle()), x.get_marker()) for x in figure.axes[1].lines}
+    assert len(looks) == 9
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(names)
+    box, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
 
 
 ERRORS = [

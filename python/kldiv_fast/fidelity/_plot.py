@@ -11,6 +11,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LEAST = 0.01  # the part of the tokens whose KLD is drawn as the least one
 _BINS = 40
 _POSITIONS = 32
+_LEGEND = 150  # letters that fit beside each other
 
 
 def plot(reports, path, kind="png"):
@@ -18,22 +19,27 @@ def plot(reports, path, kind="png"):
     from matplotlib.figure import Figure
 
     reports = sorted(reports, key=lambda report: report.kld.value)
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
     names = short_names([report.other.name for report in reports])
-    looks = [
-        dict(color=_COLOURS[i % 7], linestyle=_STYLES[i % 7], label=name)
-        for i, name in enumerate(names)
-    ]
+    columns = max(1, min(4, _LEGEND // (max(map(len, names)) + 12)))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(13, 4 + 0.2 * lines), layout="constrained")
+    axes = figure.subplots(1, 3)
+    looks = [_look(i, name) for i, name in enumerate(names)]
     _draw_distribution(axes[0], reports, looks)
     _draw_positions(axes[1], reports, looks)
     _draw_agreement(axes[2], reports, looks)
-    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, handlelength=4)  # fmt: skip
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, handlelength=4)  # fmt: skip
     partial = ", partial" if any(report.is_partial for report in reports) else ""
     figure.suptitle(
         f"KL divergence from {short_names([reports[0].base.name])[0]}{partial}", fontsize=12
     )
     figure.savefig(path, format=kind, dpi=120)
+
+
+def _look(i, name):
+    """The first seven differ in all three, and 49 in one of them at least."""
+    again = (i + i // 7) % 7
+    return dict(color=_COLOURS[i % 7], linestyle=_STYLES[again], marker=_MARKERS[again], label=name)
 
 
 def _draw_distribution(axes, reports, looks):
@@ -53,7 +59,7 @@ def _draw_distribution(axes, reports, looks):
             continue
         height = top * (1.08 + 0.09 * (len(found) - 1 - i))
         quantiles = np.quantile(klds, [0.5, 0.9, 0.99]).clip(min=least)
-        axes.plot(quantiles, [height] * 3, color=look["color"], marker=_MARKERS[i % 7], markersize=4)  # fmt: skip
+        axes.plot(quantiles, [height] * 3, color=look["color"], marker=look["marker"], markersize=4)  # fmt: skip
         for quantile, text in zip(quantiles, ("50%", "90", "99"), strict=True):
             axes.annotate(text, (quantile, height), (0, 3), textcoords="offset points", fontsize=7, ha="center", color=look["color"])  # fmt: skip
     axes.set_ylim(0, (top or 1) * (1.12 + 0.09 * len(found)))  # 0: no row has a value
@@ -64,7 +70,7 @@ def _draw_distribution(axes, reports, looks):
 
 
 def _draw_positions(axes, reports, looks):
-    for i, (report, look) in enumerate(zip(reports, looks, strict=True)):
+    for report, look in zip(reports, looks, strict=True):
         position = np.concatenate([np.arange(n) for n in report.chunk_lengths])
         klds = report.figures["kld"]
         finite = np.isfinite(klds)
@@ -74,7 +80,7 @@ def _draw_positions(axes, reports, looks):
         with np.errstate(invalid="ignore"):
             means = np.bincount(place, klds[finite], bins) / np.bincount(place, minlength=bins)
         x = (np.arange(bins) + 0.5) * count / bins
-        axes.plot(x, means, **look, marker=_MARKERS[i % 7], markersize=3.5, linewidth=1.4)
+        axes.plot(x, means, **look, markersize=3.5, linewidth=1.4)
     if all((report.figures["kld"] > 0).any() for report in reports):
         axes.set_yscale("log")
     axes.set_xlabel("row in its chunk")
@@ -84,7 +90,7 @@ def _draw_positions(axes, reports, looks):
 
 def _draw_agreement(axes, reports, looks):
     edges = np.linspace(0, 1, 11)
-    for i, (report, look) in enumerate(zip(reports, looks, strict=True)):
+    for report, look in zip(reports, looks, strict=True):
         valid = np.isfinite(report.figures["top_p_base"])
         top_p = report.figures["top_p_base"][valid]
         same = (report.figures["top_base"] == report.figures["top"])[valid]
@@ -93,7 +99,7 @@ def _draw_agreement(axes, reports, looks):
         kept = counts > 0
         x = np.bincount(place, top_p, 10)[kept] / counts[kept]
         y = 100 * np.bincount(place, same, 10)[kept] / counts[kept]
-        axes.plot(x, y, **look, marker=_MARKERS[i % 7], markersize=4.5, linewidth=1.4)
+        axes.plot(x, y, **look, markersize=4.5, linewidth=1.4)
     axes.set_xlim(0, 1)
     axes.set_xlabel("base's greatest probability")
     axes.set_ylabel("same likeliest token (%)")
