@@ -197,10 +197,13 @@ def test_short_rows(rng, classes):
 def test_bfloat16_and_float64(rng):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     base, other, _ = models(rng, (6, 700))
-    for dtype in (ml_dtypes.bfloat16, np.float64, np.dtype(">f4"), np.dtype(">f2")):
+    for dtype in (ml_dtypes.bfloat16, np.dtype(">f4"), np.dtype(">f2")):
         a, b = base.astype(dtype), other.astype(dtype)
         wanted = fidelity(a.astype(np.float32), b.astype(np.float32)).figures
         assert fidelity(a, b).figures.tobytes() == wanted.tobytes()
+    a, b = (x.astype(np.float64) + 1e6 for x in (base, other))  # of which float32 has no digits
+    wanted = usual_rows(log_softmax(a), log_softmax(b), np.zeros(6, int))
+    np.testing.assert_allclose(fidelity(a, b).figures["kld"], wanted["kld"], rtol=2e-6)
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.75, -40.0])

@@ -63,8 +63,8 @@ def fidelity(
     -----
     With p and q the base's and the other's softmax, a row's figures are KL(p‖q), KL(q‖p), the Jensen-Shannon divergence, both
     likeliest tokens and the target's two log-probabilities, in nats. They are sums about the log-ratio, so that models which
-    nearly agree keep six digits, and none is negative. Logits in float64 are rounded to float32 first, which changes each by
-    up to 6e-8 of itself: logits that are 1e-4 apart keep three digits, and 1e-6 apart none but the size. A base that llama.cpp wrote has
+    nearly agree keep six digits, and none is negative. Logits in float64 are rounded to float32, once their row's greatest is
+    taken off: those that are 1e-4 apart keep three digits, and 1e-6 apart none but the size. A base that llama.cpp wrote has
     llama.cpp's meaning: the sum over log p > -16, not renormalised, which the codes' rounding may make negative, by some 1e-5.
 
     Examples
@@ -145,10 +145,10 @@ class Comparison:
     def _add(self, start, stop):
         targets = None if self.targets is None else self.targets[start:stop]
         out = self.figures[start:stop]
-        other = _readable(self.other.read(start, stop), self.other)
+        other = self._readable(self.other, start, stop)
         if isinstance(self.base, TopK):
             return self._add_top_k(slice(start, stop), other, targets, out)
-        base = _readable(self.base.read(start, stop), self.base)
+        base = self._readable(self.base, start, stop)
         self._core(base, other, targets, out)
         for i, (side, rows) in enumerate(((self.base, base), (self.other, other))):
             if side.is_coded:
@@ -157,6 +157,21 @@ class Comparison:
                     known = np.flatnonzero(targets >= 0)
                     codes = rows[known, 4 + targets[known]]
                     self.at_code_0[i] += int((codes == 0).sum())
+
+    def _readable(self, side, start, stop):
+        """A window as the core reads it: float64 and what is not native or not side by side becomes float32."""
+        rows = side.read(start, stop)
+        if side.is_coded:
+            return rows
+        is_wide = is_float64(rows.dtype)
+        is_known = is_float(rows.dtype) and not is_wide
+        if is_known and rows.dtype.isnative and rows.strides[1] == rows.itemsize and rows.flags.aligned:  # fmt: skip
+            return rows
+        with np.errstate(over="ignore", invalid="ignore"):  # of rows that are left out
+            if is_wide:  # near 0, where the likeliest are, float32 has the most digits
+                rows = rows[:, : self.classes]
+                rows = rows - rows.max(axis=1, keepdims=True)
+            return np.ascontiguousarray(rows, dtype=np.float32)
 
     def _core(self, base, other, targets, out):
         _core.fidelity(base, other, self.classes, targets, out, self.temperature, self.num_threads)
@@ -354,14 +369,3 @@ def _given_targets(tokens, rows, chunks):
 
 def _size(*sides):
     return max(8 if side.dtype == "float64" else 4 if side.dtype == "float32" else 2 for side in sides)  # fmt: skip
-
-
-def _readable(rows, side):
-    """A window as the core reads it: float64 and what is not native or not side by side becomes float32."""
-    if side.is_coded:
-        return rows
-    is_known = is_float(rows.dtype) and not is_float64(rows.dtype)
-    if is_known and rows.dtype.isnative and rows.strides[1] == rows.itemsize and rows.flags.aligned:
-        return rows
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(rows, dtype=np.float32)
