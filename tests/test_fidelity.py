@@ -268,6 +268,20 @@ def test_a_file_beside_itself(rng, tmp_path):
         assert not report.figures["kld"].any()
 
 
+def test_the_running_mean(rng, monkeypatch):
+    """As the report's: without the rows that have none, and of all windows."""
+    import kldiv_fast.fidelity._run as run
+
+    base, other, _ = models(rng, (40, 600))
+    base[3, 5] = base[30, 7] = np.nan
+    monkeypatch.setattr(run, "_MAPPED", 16 * 600 * 4)
+    steps = []
+    report = fidelity(base, other, progress=lambda *step: steps.append(step))
+    assert [done for done, _, _ in steps] == [16, 32, 40]
+    assert steps[-1][1:] == pytest.approx((report.kld.value, report.kld.se))
+    assert steps[0][1] == pytest.approx(np.nanmean(report.figures["kld"][:16]))
+
+
 # ---- what is not finite ----
 
 

@@ -132,14 +132,8 @@ def _read(comparison):
         return
     from tqdm import tqdm
 
-    total = squares = 0.0
-    count = 0  # of rows with a value
     with tqdm(total=comparison.rows, unit="token", unit_scale=True, leave=False, delay=0.5, desc=comparison.other.name) as bar:  # fmt: skip
-        for done, added, added_squares in comparison.steps():
-            total, squares = total + added, squares + added_squares
-            count += int(np.isfinite(comparison.figures[bar.n : done, 0]).sum())
-            mean = total / max(1, count)
-            se = math.sqrt(max(0.0, squares / max(1, count) - mean**2) / max(1, count - 1))
+        for done, mean, se in comparison.steps():
             bar.set_postfix_str(f"KLD {mean:.6f} ± {se:.6f}", refresh=False)
             bar.update(done - bar.n)
 

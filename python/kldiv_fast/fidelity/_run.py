@@ -46,7 +46,7 @@ def fidelity(
     num_threads : int, optional
         Otherwise as many as :func:`kldiv_fast.get_num_threads` says.
     progress : callable, optional
-        Called after each window with the rows that are done, and the sum and the sum of squares of their divergences.
+        Called after each window with the rows that are done, and the mean of their divergences and its standard error.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def fidelity(
     comparison = Comparison(
         open_logits(base), open_logits(other), tokens, vocab_size, temperature, chunks, tail, num_threads
     )  # fmt: skip
-    for done, total, squares in comparison.steps():
+    for step in comparison.steps():
         if progress is not None:
-            progress(done, total, squares)
+            progress(*step)
     return comparison.report()
 
 
@@ -105,13 +105,15 @@ class Comparison:
         self.bound, self.at_code_0 = [0.0, 0.0], [0, 0]
 
     def steps(self):
-        """Read on, and after each window yield the rows that are done, and their divergences' sum and sum of squares."""
+        """Read on, and after each window yield the rows that are done, their mean divergence and its standard error."""
+        n, total, squares = 0, 0.0, 0.0
         for start, stop in self._windows():
             self._add(start, stop)
             self.done = stop
             klds = self.figures[start:stop, 0]
-            klds = klds[np.isfinite(klds)]
-            yield stop, float(klds.sum()), float(klds @ klds)
+            klds = klds[~np.isnan(klds)]  # as in the report: NaN is no part of a mean, infinity is
+            n, total, squares = n + len(klds), total + klds.sum(), squares + klds @ klds
+            yield stop, *_mean_and_error(n, float(total), float(squares))
 
     def report(self):
         sides = [
@@ -212,6 +214,13 @@ def _check_top_k(indices, log_p, classes):
         mass = np.exp(log_p).sum(axis=1)
     if (mass > _MOST_MASS).any():
         raise ValueError(f"log_probs has a row of probabilities that add up to {mass[mass > _MOST_MASS][0]:.3g}; expected log-probabilities over the whole vocabulary")  # fmt: skip
+
+
+def _mean_and_error(n, total, squares):
+    if n == 0 or math.isinf(total):
+        return total if n else math.nan, math.nan
+    mean = total / n
+    return mean, math.sqrt(max(0.0, squares / n - mean**2) / max(1, n - 1))
 
 
 def _split(logits, indices, temperature):
