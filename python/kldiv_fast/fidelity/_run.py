@@ -117,7 +117,7 @@ class Comparison:
 
     def report(self):
         sides = [
-            Input(side.name, side.producer, side.shape, side.dtype, bound or None, at_0 if side.is_coded and self.targets is not None else None)
+            Input(side.name, side.producer, side.shape, side.dtype, bound if side.is_coded else None, at_0 if side.is_coded and self.targets is not None else None)
             for side, bound, at_0 in zip((self.base, self.other), self.bound, self.at_code_0, strict=True)
         ]  # fmt: skip
         return report_of(
