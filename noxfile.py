@@ -128,9 +128,11 @@ def benchmarks(session):
 
 @nox.session(default=False)
 def report(session):
-    """The page on speed; without posargs it is written to docs/."""
+    """The page on speed; without posargs it is written to docs/, and README's and index's tables with it."""
     session.install(".[test,bench]")
     session.run("python", "benchmarks/report.py", *session.posargs)
+    if not session.posargs:
+        session.run("python", "tools/first_screen.py")
 
 
 @nox.session(default=False)
