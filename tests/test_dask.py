@@ -442,6 +442,37 @@ def test_apply_ufunc(xr):
     np.testing.assert_allclose(rows.values, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["NumPy's", "Dask's"])
+def test_what_is_beside_data_arrays(xr, kind):
+    """Weights, masks, labels and where: an axis's name is at one place in all, as the errors' advice makes it."""
+
+    def named(x, dims):
+        return xr.DataArray(da.from_array(x) if kind == "Dask's" else x, dims=dims)
+
+    x = np.random.default_rng(0).random((4, 4, 4))
+    p, weight = named(x, ("time", "place", "class")), np.arange(16.0).reshape(4, 4)
+    expected = kldiv_fast.kl(x, x + 1, sample_weight=weight)
+    given = {"sample_weight": named(weight, ("time", "place"))}
+    assert kldiv_fast.kl(p, p + 1, **given) == pytest.approx(expected)
+    for name, dims, advice in (
+        ("sample_weight", ("place", "time"), r"sample_weight.transpose\(..., 'time', 'place'\)"),
+        ("sample_weight", ("time",), r"sample_weight.expand_dims\(\['place'\]\).transpose\(..., 'time', 'place'\)"),
+        ("mask", ("time",), "mask.expand_dims"),
+        ("where", ("place", "time", "class"), r"where.transpose\(..., 'time', 'place', 'class'\)"),
+    ):  # fmt: skip
+        beside = named(np.ones((4,) * len(dims), bool), dims)
+        with pytest.raises(ValueError, match=rf"{name} has the axes .*beside \('time', .*expected '.*' at one place in both: {name} = {advice}"):  # fmt: skip
+            kldiv_fast.kl(p, p + 1, **{name: beside})
+    aligned = named(weight[0], ("time",)).expand_dims(["place"]).transpose(..., "time", "place")
+    expected = kldiv_fast.kl(x, x + 1, sample_weight=weight[0][:, np.newaxis])
+    assert kldiv_fast.kl(p, p + 1, sample_weight=aligned) == pytest.approx(expected)
+    labels = named(np.arange(16).reshape(4, 4) % 4, ("place", "time"))
+    with pytest.raises(ValueError, match="y_true has the axes"):
+        kldiv_fast.kl(labels, p, **LABELLED)
+    value = kldiv_fast.kl(labels.transpose("time", "place"), p, **LABELLED)
+    assert value == pytest.approx(kldiv_fast.kl(labels.values.T, x, **LABELLED))
+
+
 def test_variables(xr):
     arrays = inputs(("probs", "probs"))
     value = kldiv_fast.kl(*(xr.Variable(("time", "class"), lazy(x, (3, 400))) for x in arrays))

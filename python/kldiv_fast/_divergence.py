@@ -21,7 +21,7 @@ from kldiv_fast._arrays import (
     is_sequence,
     refuse,
 )
-from kldiv_fast._labels import check_labels
+from kldiv_fast._labels import check_dims, check_labels
 from kldiv_fast._meaning import (
     FORMS,
     Weights,
@@ -257,6 +257,7 @@ def prepare(y_true, y_pred, operation, given, called=""):
     elif not isinstance(y_true, _UNLABELLED) and not isinstance(y_pred, _UNLABELLED):
         ranks = [x.ndim for x in match_ranks(true, pred)]
         check_labels(y_true, y_pred, ranks, check_axes(axis, max(ranks)))
+    check_dims(y_true if "labels" in options.forms else None, y_pred, (true, pred), keywords)
     weights = _read_weights(keywords["sample_weight"], mask, reduction)
     arranged = _arrange(true, pred, axis, weights, where)
     sources, sources_at = _read_sources(y_true, y_pred, axis, (true, pred))

@@ -6,6 +6,7 @@ Labels of rows say nothing: rows are paired by position.
 from typing import NamedTuple
 
 from kldiv_fast._arrays import is_a
+from kldiv_fast._meaning import check_axes, match_ranks
 
 
 class _Table(NamedTuple):
@@ -76,15 +77,71 @@ def _is_index(labels):
 
 def _check_dims(true, pred):
     """xarray names its axes: one name at two places is a transposed array."""
-    for i, dim in enumerate(reversed(true.dims)):
-        if dim is not None and dim in pred.dims and pred.dims[::-1].index(dim) != i:
-            aligned = "y_true, y_pred = xr.broadcast(y_true, y_pred)"
-            if set(true.dims) == set(pred.dims):
-                aligned = "y_pred = y_pred.transpose(*y_true.dims)"
-            raise ValueError(
-                f"y_true has the axes {true.dims}, y_pred {pred.dims}; expected {dim!r} at one place "
-                f"in both: {aligned}"
-            )
+    dim = _misplaced(true.dims, pred.dims)
+    if dim is not None:
+        aligned = "y_true, y_pred = xr.broadcast(y_true, y_pred)"
+        if set(true.dims) == set(pred.dims):
+            aligned = "y_pred = y_pred.transpose(*y_true.dims)"
+        raise ValueError(
+            f"y_true has the axes {true.dims}, y_pred {pred.dims}; expected {dim!r} at one place "
+            f"in both: {aligned}"
+        )
+
+
+def _has_dims(x):
+    return is_a(x, "xarray", "DataArray")
+
+
+def _misplaced(dims, others):
+    """The last name that both have, at another place from the end; or None."""
+    for i, dim in enumerate(reversed(dims)):
+        if dim is not None and dim in others and others[::-1].index(dim) != i:
+            return dim
+    return None
+
+
+def check_dims(labels, y_pred, arrays, keywords):
+    """Raise a ValueError if what xarray names beside y_pred has one of its axes at another place.
+
+    Parameters
+    ----------
+    labels, y_pred : what the caller gave; None: y_true is rows
+    arrays : y_true and y_pred, read
+    keywords : the call's, with weights and masks of rows, and `where`, of elements
+    """
+    beside = {name: keywords[name] for name in ("sample_weight", "mask", "where")}
+    beside = {n: x for n, x in ({"y_true": labels} | beside).items() if _has_dims(x)}
+    if not beside or not _has_dims(y_pred):
+        return
+    ranks = [x.ndim for x in match_ranks(*arrays)]
+    ndim, rank = max(ranks), ranks[1]
+    axes = check_axes(keywords["axis"], ndim)
+    dims = (None,) * (ndim - rank) + _with_rank(_read(y_pred, "y_pred"), rank).dims
+    of_rows = tuple(dim for i, dim in enumerate(dims) if i not in axes)
+    for name, x in beside.items():
+        is_of_elements = name == "where" or (name == "y_true" and x.ndim == ndim)
+        _check_dims_beside(x, name, dims if is_of_elements else of_rows, y_pred.sizes)
+
+
+def _check_dims_beside(x, name, expected, sizes):
+    if name == "mask" and x.ndim > len(expected):
+        return  # of classes, perhaps: its shape is refused
+    dims = x.dims
+    if len(dims) == len(expected) + 1 and x.shape[-1] == 1:
+        dims = dims[:-1]
+    elif len(dims) + 1 == len(expected) and sizes.get(expected[-1]) == 1:
+        expected = expected[:-1]
+    dim = _misplaced(dims, expected)
+    if dim is None:
+        return
+    expected = [x for x in expected if x is not None]
+    missing = [x for x in expected if x not in dims]
+    aligned = f".expand_dims({missing})" if missing else ""
+    aligned += f".transpose(..., {', '.join(map(repr, expected))})"
+    raise ValueError(
+        f"{name} has the axes {x.dims}, beside {tuple(expected)} of y_pred; expected {dim!r} at one place in both: "
+        f"{name} = {name}{aligned}"
+    )
 
 
 # ---- the message: what differs, and what makes it agree ----

@@ -23,7 +23,7 @@ from kldiv_fast._arrays import (
     refuse,
 )
 from kldiv_fast._divergence import Arranged, Options, Problem
-from kldiv_fast._labels import check_labels
+from kldiv_fast._labels import check_dims, check_labels
 
 try:
     import dask.array as da
@@ -116,6 +116,7 @@ def _divergence(operation, y_true, y_pred, given):
     axes = _meaning.check_axes(keywords["axis"], max(true.ndim, pred.ndim))
     if not are_labels:
         check_labels(y_true, y_pred, (true.ndim, pred.ndim), axes)
+    check_dims(y_true if are_labels else None, y_pred, (true, pred), keywords)
     shape = _meaning.broadcast_shape(true, pred)
     if where is not None:
         _meaning.check_where(where, shape)
