@@ -2,7 +2,7 @@
 
     python examples/dask_scale.py                              two files of its own, .npy and zarr
     python examples/dask_scale.py y_true.npy y_pred.zarr       yours
-    python examples/dask_scale.py --cluster [--gigabytes 5] [--blocks broadcast] [--kill]
+    python examples/dask_scale.py --cluster [--gigabytes 5] [--blocks broadcast] [--rows 4000] [--kill]
 
 With ``--cluster`` two worker processes of 1 GiB each read so many gigabytes that exist a block at a time: random numbers
 made on the fly, or one row again and again, whose values are known. ``--kill`` ends one of the two in the middle, as a
@@ -23,7 +23,7 @@ import kldiv_fast.dask
 import numpy as np
 from dask.diagnostics import ProgressBar
 
-ROWS, CLASSES = 4000, 1000  # of a block: 16 MB
+ROWS, CLASSES = 4000, 1000  # of a file, and of a block: 16 MB
 
 
 # ---- files ----
@@ -72,32 +72,32 @@ def compare_files(true, pred):
 # ---- a cluster ----
 
 
-def uniform(seed, is_random, block_id=None):
+def uniform(seed, is_random, rows, block_id=None):
     """A block of numbers in [0, 1): each its own, or one row again and again, without memory of its own."""
     rng = np.random.default_rng((seed, block_id[0] if is_random else 0))
     if is_random:
-        return rng.random((ROWS, CLASSES), dtype=np.float32)
-    return np.broadcast_to(rng.random(CLASSES, dtype=np.float32), (ROWS, CLASSES))
+        return rng.random((rows, CLASSES), dtype=np.float32)
+    return np.broadcast_to(rng.random(CLASSES, dtype=np.float32), (rows, CLASSES))
 
 
-def blocks(kind, gigabytes):
+def blocks(kind, rows, gigabytes):
     """y_true and y_pred, together so large; the mean divergence of their rows, and how near it is to be found."""
-    n = max(1, round(gigabytes * 1e9 / (2 * 4 * ROWS * CLASSES)))
+    n = max(1, round(gigabytes * 1e9 / (2 * 4 * rows * CLASSES)))
     is_random = kind == "random"
     given = {
         "dtype": np.float32,
-        "chunks": ((ROWS,) * n, (CLASSES,)),
+        "chunks": ((rows,) * n, (CLASSES,)),
         "meta": np.empty((0, 0), np.float32),
     }
-    inputs = [da.map_blocks(uniform, seed, is_random, **given) for seed in (0, 1)]
+    inputs = [da.map_blocks(uniform, seed, is_random, rows, **given) for seed in (0, 1)]
     if is_random:  # t log(t/p) of uniform numbers has the mean 1/4
-        return *inputs, CLASSES / 4, 5 * CLASSES / np.sqrt(n * ROWS * CLASSES)
-    return *inputs, kldiv_fast.kl(*(uniform(seed, False) for seed in (0, 1))), 1e-3
+        return *inputs, CLASSES / 4, 5 * CLASSES / np.sqrt(n * rows * CLASSES)
+    return *inputs, kldiv_fast.kl(*(uniform(seed, False, 1) for seed in (0, 1))), 1e-3
 
 
-def local_rate(kind):
+def local_rate(kind, rows):
     """Gigabytes a second of Dask's threads in one process."""
-    true, pred, *_ = blocks(kind, 1)
+    true, pred, *_ = blocks(kind, rows, max(1, 8 * rows * CLASSES * 4 / 1e9))
     value = kldiv_fast.kl(true, pred)
     value.compute(scheduler="threads", num_workers=2)
     start = time.perf_counter()
@@ -131,12 +131,12 @@ def kill_one(client, at):
     os.kill(victim, signal.SIGKILL)
 
 
-def run_cluster(kind, gigabytes, kills):
+def run_cluster(kind, rows, gigabytes, kills):
     from distributed import Client, LocalCluster
 
-    rate = local_rate(kind)
+    rate = local_rate(kind, rows)
     print(f"one process, two threads: {rate:.2f} GB/s")
-    true, pred, expected, within = blocks(kind, gigabytes)
+    true, pred, expected, within = blocks(kind, rows, gigabytes)
     size = (true.nbytes + pred.nbytes) / 1e9
     given = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": "1GiB"}
     with LocalCluster(**given, dashboard_address=None) as cluster, Client(cluster) as client:
@@ -163,10 +163,11 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="two workers of 1 GiB each")
     parser.add_argument("--gigabytes", type=float, default=5, help="that they read (%(default)s)")
     parser.add_argument("--blocks", choices=["random", "broadcast"], default="random")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of a block (%(default)s)")
     parser.add_argument("--kill", action="store_true", help="one of the workers, in the middle")
     options = parser.parse_args()
     if options.cluster:
-        run_cluster(options.blocks, options.gigabytes, options.kill)
+        run_cluster(options.blocks, options.rows, options.gigabytes, options.kill)
     elif options.files:
         if len(options.files) != 2:
             parser.error("two files are compared: y_true and y_pred")

@@ -406,9 +406,10 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "dask_scale.py"
     [
         ([], r"mean divergence 1\.0000"),
         (["--cluster", "--gigabytes", "0.5"], r"two workers of 1 GiB: 0\.5 GB in .*, 0 of them done again"),
+        (["--cluster", "--blocks", "broadcast", "--rows", "100000", "--gigabytes", "20"], r"20\.0 GB in .*, 0 of them done again"),
         (["--cluster", "--gigabytes", "2", "--kill"], r"worker \d+ is killed.*mean divergence"),
     ],
-    ids=["files", "cluster", "killed"],
+    ids=["files", "cluster", "large blocks", "killed"],
 )  # fmt: skip
 def test_the_example(options, said):
     """Which asserts that the value is the expected one."""
