@@ -247,7 +247,7 @@ def prepare(y_true, y_pred, operation, given, called=""):
     check_reduction(reduction)
     pred = _read_rows(y_pred, "y_pred")
     true = _read_rows(y_true, "y_true")
-    where, mask = _read_where(keywords["where"]), _read_mask(keywords["mask"])
+    where, mask = read_where(keywords["where"]), read_mask(keywords["mask"])
     if is_sequence(y_pred):
         pred = pred.astype(np.float64)
     if "labels" in options.forms:
@@ -290,19 +290,24 @@ def _read_sources(y_true, y_pred, axis, arrays):
     return {name: rows_of(x, f"y_{name}", axis, ndim) for name, x in given.items()}, ndim - 2
 
 
-def _read_where(where):
+def read_where(where, read=as_array):
+    """`read`: what makes an array of it, as of the others here."""
     if where is None:
         return None
-    where = as_array(where, "where")
+    where = read(where, "where")
     if where.dtype.kind != "b":
         refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
     return where
 
 
-def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
-    """One for each row, with an axis of length 1 in the classes' place; and the mask, without the rows that are ignored."""
+def check_integers(labels):
     if labels.dtype.kind not in "iu":
         refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
+
+
+def _read_labels(labels, pred, axis, mask, ignored, where, smoothing):
+    """One for each row, with an axis of length 1 in the classes' place; and the mask, without the rows that are ignored."""
+    check_integers(labels)
     check_smoothed(where, smoothing)
     labels, at = place_labels(labels, pred.shape, axis)
     mask = counting(labels, at, ignored, mask)
@@ -336,10 +341,10 @@ def _read_weights(sample_weight, mask, reduction):
     return weights_of(weight, mask, reduction, _scale_of_mask)
 
 
-def _read_mask(mask):
+def read_mask(mask, read=as_array):
     if mask is None:
         return None
-    mask = as_array(mask, "mask")
+    mask = read(mask, "mask")
     if mask.dtype.kind not in "biu":
         refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
     return mask.astype(bool, copy=False)

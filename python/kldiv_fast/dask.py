@@ -22,7 +22,14 @@ from kldiv_fast._arrays import (
     lazy_part,
     refuse,
 )
-from kldiv_fast._divergence import Arranged, Options, Problem
+from kldiv_fast._divergence import (
+    Arranged,
+    Options,
+    Problem,
+    check_integers,
+    read_mask,
+    read_where,
+)
 from kldiv_fast._labels import check_dims, check_labels
 
 try:
@@ -103,7 +110,7 @@ def _divergence(operation, y_true, y_pred, given):
         raise ValueError(_adapters.UNKNOWN)
     ignored = _meaning.check_ignore_class(keywords["ignore_class"], options.forms)
     pred, true = _read(y_pred, "y_pred"), _read(y_true, "y_true")
-    where, mask = _read_where(keywords["where"]), _read_mask(keywords["mask"])
+    where, mask = read_where(keywords["where"], _read), read_mask(keywords["mask"], _read)
     are_labels = "labels" in options.forms
     if is_sequence(y_pred):
         pred = pred.astype(np.float64)
@@ -331,8 +338,7 @@ _ABSENT = np.iinfo(np.int64).min  # stands for the label of a row that doesn't c
 
 def _place_labels(labels, pred, axis, ignored, mask):
     """One for each row, with an axis of length 1 in the classes' place; and the mask, without the rows that are ignored."""
-    if labels.dtype.kind not in "iu":
-        refuse("y_true", f"of dtype {labels.dtype}", "integers, each the label of a row")
+    check_integers(labels)
     labels, at = _meaning.place_labels(labels, pred.shape, axis)
     mask = _meaning.counting(labels, at, ignored, mask)
     if mask is None:
@@ -396,24 +402,6 @@ def _as_arrays(*blocks):
     """y_true's, y_pred's and where's blocks, which may be other than Dask was told."""
     names = ("y_true", "y_pred", "where")
     return [x if x is None else as_array(x, name) for x, name in zip(blocks, names, strict=True)]
-
-
-def _read_where(where):
-    if where is None:
-        return None
-    where = _read(where, "where")
-    if where.dtype.kind != "b":
-        refuse("where", f"of dtype {where.dtype}", "bool: which elements there are")
-    return where
-
-
-def _read_mask(mask):
-    if mask is None:
-        return None
-    mask = _read(mask, "mask")
-    if mask.dtype.kind not in "biu":
-        refuse("mask", f"of dtype {mask.dtype}", "bool, or integers that are 0 where masked")
-    return mask.astype(bool)
 
 
 def _read_weight(weight):
