@@ -100,6 +100,7 @@ def main() -> None:
     weights = train(rng, text[:-held_out], options.steps)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         keep_logits(folder, weights, text[-held_out:].reshape(CHUNKS, LENGTH))
         files = [str(folder / name) for name in ("base.kld", "8-bit.npy", "4-bit.npy", "3-bit.npy")]
         plot = [] if options.folder is None else ["--plot", str(folder / "fidelity.png")]
