@@ -9,6 +9,8 @@ from pathlib import Path
 
 SAMPLE = 20e-6  # seconds; calls shorter than this are timed in batches
 LEAST_ROUNDS = 7
+ATTEMPTS = 3  # at a set of functions whose rounds were disturbed
+STEADY = 1.5  # at most so many times the lower quartile is an undisturbed median
 
 
 def _calls_per_sample(function):
@@ -18,12 +20,13 @@ def _calls_per_sample(function):
     return max(1, int(SAMPLE / max(once, 1e-9)))
 
 
-def interleaved_medians(functions, seconds, rest=0):
-    """Median seconds of a call of each, from rounds in which every function has its turn.
+def quartiles(times):
+    """[median, lower quartile, upper quartile], to six digits: what is kept of a call's times."""
+    lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
+    return [float(f"{value:.6g}") for value in (median, lower, upper)]
 
-    `rest`: seconds before each turn. An OpenMP team that was measured goes on spinning for milliseconds, on the cores of
-    whatever is measured next.
-    """
+
+def _rounds(functions, seconds, rest):
     for function in functions.values():
         function()
     calls = {name: _calls_per_sample(function) for name, function in functions.items()}
@@ -39,7 +42,34 @@ def interleaved_medians(functions, seconds, rest=0):
             for _ in range(calls[name]):
                 function()
             times[name].append((time.perf_counter() - start) / calls[name])
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: quartiles(values) for name, values in times.items()}
+
+
+def disturbed(found, limits):
+    """Whether other programs had the cores: a median is far above its lower quartile, or a limit above what reads as much."""
+    unsteady = any(median > STEADY * lower for median, lower, _ in found.values())
+    return unsteady or any(found[limit][0] > found[call][0] for limit, call in limits.items())
+
+
+def interleaved(functions, seconds, rest=0, limits=None, attempts=ATTEMPTS):
+    """The quartiles of a call of each, in seconds, from rounds in which every function has its turn.
+
+    Disturbed rounds are measured again, all functions' together; if the last attempt is disturbed too, the one whose
+    medians add up to the least is taken. `limits`: by the name of a loop that only reads, that of a call that reads as
+    much. `rest`: seconds before each turn. An OpenMP team that was measured goes on spinning for milliseconds, on the
+    cores of whatever is measured next.
+    """
+    found = []
+    for _ in range(attempts if seconds else 1):
+        found.append(_rounds(functions, seconds, rest))
+        if not disturbed(found[-1], limits or {}):
+            return found[-1]
+    return min(found, key=lambda times: sum(median for median, _, _ in times.values()))
+
+
+def interleaved_medians(functions, seconds, rest=0):
+    """The medians alone."""
+    return {name: median for name, (median, _, _) in interleaved(functions, seconds, rest).items()}
 
 
 def processor():
