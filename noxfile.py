@@ -124,7 +124,7 @@ def benchmarks(session):
 
 @nox.session(default=False)
 def report(session):
-    """The page on speed; without posargs it is written to docs/."""
+    """The results and the pages made of them; without posargs the repository's own."""
     session.install(".[test,bench]")
     session.run("python", "benchmarks/report.py", *session.posargs)
 

@@ -66,27 +66,20 @@ def functions(shape):
     }
 
 
-def table(seconds):
-    """Rows of (name, ns at 2x2, multiple, at most, us at 512x46, multiple, at most or None)."""
-    small = interleaved_medians(functions((2, 2)), seconds)
-    large = interleaved_medians(functions((512, 46)), seconds)
-    for name, (most_small, most_large) in CALLS.items():
-        yield (
-            *(name, small[name] * 1e9, small[name] / small["mean"], most_small),
-            *(large[name] * 1e6, large[name] / large["mean"], most_large),
-        )
-
-
 def main():
     if len(sys.argv) == 3:
         call = functions((2, 2))[sys.argv[1]]
         for _ in range(int(sys.argv[2])):
             call()
         return
-    for name, ns, multiple, most, us, large, most_large in table(3):
-        print(
-            f"{name:24} {ns:7.0f} ns {multiple:5.2f} of at most {most}   {us:7.2f} us {large:5.2f} {most_large or ''}"
-        )
+    for shape in ((2, 2), (512, 46)):
+        medians = interleaved_medians(functions(shape), 3)
+        for name, median in medians.items():
+            multiple, most = median / medians["mean"], CALLS[name][shape != (2, 2)]
+            wanted = f"of at most {most}" if most else ""
+            print(
+                f"{shape[0]}x{shape[1]} {name:24} {median * 1e6:7.3f} us {multiple:5.2f} {wanted}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The executors side by side: a hot loop, after a pause, on a busy machine, beside a framework, processor time.
 
-python benchmarks/executors.py [--seconds 2]; `report.py` has its table as a section.
+python benchmarks/executors.py [--seconds 2]; `report.py` has them as a section.
 
 Every contender is a process of its own, since OpenMP reads how its threads wait but once; they take turns, and whoever
 has no turn sleeps.
@@ -18,6 +18,7 @@ import time
 
 import kldiv_fast
 import numpy as np
+from timing import quartiles
 
 SHAPES = [(256, 1000), (1024, 1000), (8192, 1000)]
 CONTENDERS = {
@@ -30,13 +31,6 @@ NEIGHBOURS = {"none": None, "TensorFlow": "tensorflow", "JAX": "jax"}
 PAUSE = 5e-3  # seconds, before each call of "after a pause"
 PACE = 2e-3  # from one call's begin to the next one's, for the processor time of a call
 BUSY = "while True: pass"
-DEFAULT = """\
-The default is the pool. On a quiet machine both are equally fast. Where calls come now and then the pool takes a small
-part of OpenMP's processor time, because OpenMP's threads spin until the next call, and for the same reason a
-framework's own step takes longer after a call with OpenMP. On a busy machine either can be the faster one, from run to
-run: a region of OpenMP ends with its last thread, which the operating system may keep waiting for milliseconds, and a
-helper of the pool may get no core at all, whose part the caller then does.
-"""
 
 
 # ---- one contender ----
@@ -149,7 +143,7 @@ def contenders(neighbour):
 def busy_machine():
     others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count())]
     try:
-        yield
+        yield others
     finally:
         for other in others:
             other.kill()
@@ -157,7 +151,7 @@ def busy_machine():
 
 
 def measure(found, scenario, shape, seconds):
-    """Each contender's median seconds, from rounds in which every one has its turn."""
+    """Each contender's quartiles in seconds, from rounds in which every one has its turn."""
     times = {name: [] for name in found}
     values = set()
     end = time.perf_counter() + seconds
@@ -168,11 +162,11 @@ def measure(found, scenario, shape, seconds):
             times[name].append(statistics.median(part))
     if len(values) != 1:
         sys.exit(f"the executors disagree at {shape}: {values}")
-    return {name: statistics.median(part) for name, part in times.items()}
+    return {name: quartiles(part) for name, part in times.items()}
 
 
 def rows(seconds):
-    """(what, microseconds of each contender) for all that is compared."""
+    """(what, quartiles of each contender) for all that is compared."""
     with contenders("none") as found:
         for what, scenario in (("hot loop", "hot"), ("after a pause of 5 ms", "paused")):
             for shape in SHAPES:
@@ -194,24 +188,6 @@ def rows(seconds):
             yield name, measure(found, "the_step", SHAPES[1], seconds)
 
 
-def executors(seconds):
-    """The page's section, line by line."""
-    yield from [
-        "## Executors",
-        "",
-        "Microseconds, float32, all threads; passive: `OMP_WAIT_POLICY=passive`. Processor time is that of all",
-        "threads together. In brackets, times the pool's.",
-        "",
-        *DEFAULT.splitlines(),
-        "",
-        "| | " + " | ".join(CONTENDERS) + " |",
-        "| --- |" + " ---: |" * len(CONTENDERS),
-    ]
-    for what, medians in rows(seconds):
-        cells = (f"{m * 1e6:.0f} ({m / medians['pool']:.2f}x)" for m in medians.values())
-        yield f"| {what} | {' | '.join(cells)} |"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2, help="for each line (default: 2)")
@@ -220,8 +196,9 @@ def main():
     if options.serve:
         serve(options.serve)
     else:
-        for line in executors(options.seconds):
-            print(line, flush=True)
+        for what, times in rows(options.seconds):
+            cells = (f"{name} {median * 1e6:.0f} us" for name, (median, _, _) in times.items())
+            print(f"{what}: {', '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 
 FUNCTIONS = {4: "read_float32", 8: "read_float64", 2: "read_16bit"}
 WRITERS = {4: "write_float32", 8: "write_float64"}
+REST = 0.01  # seconds before each turn of what is measured beside these loops, which are OpenMP's
 
 
 @functools.cache

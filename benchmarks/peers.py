@@ -21,6 +21,7 @@ SHAPES = [
     (100_000, 46),
     (64, 151_936),
 ]
+LARGE = SHAPES[-3:]  # beyond the caches
 
 
 def make_pair(shape, dtype=np.float32):

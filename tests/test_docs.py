@@ -112,8 +112,14 @@ def test_links_of_the_readme():
         assert not anchor or anchor in map(slug, headings), target
 
 
-def test_the_first_screen_has_the_speed_page_s_figures():
+def test_the_first_screen_has_the_results_figures():
     subprocess.run([sys.executable, ROOT / "tools" / "first_screen.py", "--check"], check=True)
+
+
+def test_the_page_on_speed_has_the_results_figures():
+    for name in ("ml_dtypes", "tqdm"):
+        pytest.importorskip(name)
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "page.py", "--check"], check=True)
 
 
 def test_the_check_of_the_sites_links(tmp_path):

@@ -1,0 +1,77 @@
+"""One thread, in cache, on every ISA that the machine has."""
+
+import kldiv_fast
+import ml_dtypes
+import numpy as np
+from memory_limit import reader
+from peers import make_pair
+from tables import Goal, at_least, billions, label, noise_of, on_each, table
+from timing import interleaved
+
+TITLE = "Kernels"
+PLOT = "isa"
+SHAPE = (1024, 1000)
+SIZE = SHAPE[0] * SHAPE[1]
+DTYPES = {
+    "float32": np.float32,
+    "float64": np.float64,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+}
+
+
+def on(isa, t, p):
+    def call():
+        kldiv_fast._core.select_isa(isa)
+        return kldiv_fast.kl(t, p, num_threads=1)
+
+    return call
+
+
+def measure(seconds):
+    t, p = make_pair(SHAPE)
+    pairs = {name: (t.astype(dtype), p.astype(dtype)) for name, dtype in DTYPES.items()}
+    chosen, isas = kldiv_fast.current_isa(), kldiv_fast.available_isas()
+    functions = {(isa, name): on(isa, *pair) for isa in isas for name, pair in pairs.items()}
+    functions["limit"] = reader(t, p, 1)
+    times = interleaved(functions, 2 * seconds)
+    kldiv_fast._core.select_isa(chosen)
+    of = {isa: {name: times[isa, name] for name in pairs} for isa in isas}
+    return {"limit": times["limit"], "times": of}
+
+
+def lines(found):
+    def columns(data):
+        rows = {
+            (isa,): [billions(SIZE, of[name]) for name in DTYPES]
+            for isa, of in data["times"].items()
+        }
+        return DTYPES, rows
+
+    limit = on_each(found, lambda data: billions(SIZE, data["limit"], 1))
+    yield f"{label(SHAPE)} on one thread, in cache, G elements/s. Only to read the two float32 arrays: {limit}."
+    yield ""
+    yield from table(["ISA"], found, columns)
+
+
+def goals(data, isa):
+    times = data["times"]
+    if "avx512" not in times:
+        return
+    best = times["avx512"]["float32"]
+    scaled = 10 * data["limit"][0] / best[0]
+    what = f"{label(SHAPE)} AVX-512, one thread: G elements/s where reading is 10"
+    yield Goal(what, scaled, noise_of(scaled, data["limit"], best), 2.8, at_least=True)
+    yield at_least(0.65, "the same, AVX2 over AVX-512", best, times["avx2"]["float32"])
+
+
+def plot(data, pyplot):
+    times = data["times"]
+    figure, ax = pyplot.subplots(figsize=(7, 3), layout="constrained")
+    for i, name in enumerate(DTYPES):
+        places = [place + 0.2 * i - 0.3 for place in range(len(times))]
+        ax.bar(places, [SIZE / of[name][0] / 1e9 for of in times.values()], 0.2, label=name)
+    title = f"{label(SHAPE)}, one thread"
+    ax.set(ylabel="G elements/s", title=title, xticks=range(len(times)), xticklabels=times)
+    ax.legend()
+    return figure
