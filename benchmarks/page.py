@@ -30,7 +30,8 @@ What this project wants of the figures of docs/speed.md, and whether it is so. W
 
 A call's noise is half of the distance between the quartiles of its rounds, over its median; that of a ratio is the root of
 both noises' squares added up. A goal is judged by the figure as it is shown; *within the noise* is one that is missed by no
-more than the figure's noise, which another run may find met. A noise of `-` is not known: the run's quartiles were not kept.
+more than the figure's noise, a tenth of the figure at most, which another run may find met. A noise of `-` is not known: the
+run's quartiles were not kept.
 """
 
 
