@@ -5,6 +5,7 @@ A new operation needs a line in ``oracle.TERMS`` and none here (and one in ``ora
 """
 
 import functools
+import sys
 
 import kldiv_fast
 import ml_dtypes
@@ -354,6 +355,40 @@ def test_whatever_is_given_the_bits_are_pythons(isa, name, gradients):
         assert same(alone(t, p, **keywords), theirs), (t.shape, p.shape, t.dtype, keywords)
         in_c += 1
     assert in_c > 250
+
+
+# docs/hot_loop.md says so; whatever else a call of arrays may have is read in C.
+LEFT_TO_PYTHON = {
+    "integers": lambda t: (t.astype(int), {}),
+    "foreign byte order": lambda t: (t.astype(">f4"), {}),
+    "memory map": lambda t: (t.view(np.memmap), {}),
+    "labels": lambda t: (np.zeros(len(t), int), {"form": ("labels", "probs")}),
+    "list of weights": lambda t: (t, {"sample_weight": [1.0] * len(t)}),
+    "integer weights": lambda t: (t, {"sample_weight": np.ones(len(t), int)}),
+    "integer mask": lambda t: (t, {"mask": np.ones(len(t), int)}),
+    "validate": lambda t: (t, {"validate": True}),
+    "number of NumPy": lambda t: (t, {"epsilon": np.float32(0.5)}),
+    "list of axes": lambda t: (t, {"axis": [-1]}),
+    "out in the way": lambda t: (t, {"reduction": "none", "out": t[:, 0]}),
+    "word put together": lambda t: (t, {"reduction": "no-ne".replace("-", "")}),
+}
+
+
+@pytest.mark.parametrize("make", LEFT_TO_PYTHON.values(), ids=LEFT_TO_PYTHON)
+def test_what_is_left_to_python(rng, make):
+    t, p = distributions(rng, (6, 5)), distributions(rng, (6, 5))
+    alone, fallback = pair("kl", False)
+    given, keywords = make(t)
+    with pytest.raises(AssertionError, match="left to Python"):
+        alone(given, p, **keywords)
+    fallback(given, p, **keywords)
+
+
+def test_a_word_of_the_source_is_read_in_c(rng):
+    t, p = distributions(rng, (6, 5)), distributions(rng, (6, 5))
+    alone, fallback = pair("kl", False)
+    word = sys.intern("no-ne".replace("-", ""))
+    assert same(alone(t, p, reduction=word), fallback(t, p, reduction="none"))
 
 
 @each_operation
