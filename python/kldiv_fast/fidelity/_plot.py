@@ -105,4 +105,4 @@ def _draw_agreement(axes, reports, looks):
     axes.set_ylabel("same likeliest token (%)")
     axes.set_title("Agreement over confidence", fontsize=10)
     for line in (0.25, 0.5, 0.75, 0.95):
-        axes.axvline(line, color="0.9", linewidth=0.8, zorder=0)
+        axes.axvline(line, color="0.5", alpha=0.2, linewidth=0.8, zorder=0)
