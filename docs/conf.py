@@ -29,15 +29,17 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_copybutto
 exclude_patterns = ["_build", "_pictures"]
 nitpicky = True
 
-myst_enable_extensions = ["substitution"]
+myst_enable_extensions = ["attrs_block", "substitution"]
 myst_substitutions = pictures.CONSTANTS
 myst_heading_anchors = 3
+autodoc_member_order = "bysource"  # of a module: as in its __all__
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 copybutton_exclude = ".linenos, .gp, .go"  # what is copied is code: no prompts, no output
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"kldiv_fast {version}"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 templates_path = ["_templates"]
@@ -48,7 +50,7 @@ html_theme_options = {
     "navbar_center": [],
     "navbar_persistent": [],
     "navbar_end": ["search-button", "theme-switcher"],
-    "logo": {"text": "kldiv_fast"},
+    "logo": {"text": "kldiv_fast", "image_light": html_favicon, "image_dark": html_favicon},
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -1,10 +1,12 @@
-"""The drawings, plots and table of how_it_works.md, made when the site is built: `write(folder)`, called by conf.py.
+"""The drawings, plots and tables that pages include, made when the site is built: `write(folder)`, called by conf.py.
 
-Numbers in them are read from the source or computed, so none can go stale. The drawings are SVG without colours of
-their own (the theme's are in _static/site.css), 480 units wide, so that they can be read on a telephone; the plots are
-matplotlib's.
+Numbers in them are read from the source or from docs/speed.md, or computed, so none can go stale. The drawings are SVG
+without colours of their own (the theme's are in _static/site.css), 480 units wide, so that they can be read on a
+telephone; the plots are matplotlib's, in the style of plots.mplstyle.
 """
 
+import importlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -14,17 +16,18 @@ import numpy as np
 from kldiv_fast import kl
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parents[1]
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 CORE = ROOT / "src" / "core"
 WIDTH = 480
 
 
 def constant(name):
-    """The value of the core's one `constexpr ... name = <product of integers or powers of two>;`, or `name{value}`."""
+    """The value of the source's one `constexpr ... name = <product of integers or powers of two>;`, or `name{value}`."""
     pattern = re.compile(rf"constexpr [\w:]+ {name}(?: = |\{{)([^;]*?)\}}?;")
     (text,) = (
         match
-        for file in CORE.rglob("*.[ch]pp")
+        for file in (ROOT / "src").rglob("*.[ch]pp")
         for match in pattern.findall(file.read_text(encoding="utf-8"))
     )
     value = 1
@@ -32,6 +35,30 @@ def constant(name):
         base, _, shift = factor.partition("<<")
         value *= int(base) << int(shift or 0)
     return value
+
+
+def measured_calls():
+    """docs/speed.md's table of every kind of call: by call, ns at 2x2 and us at 512x46, of the best machine."""
+    lines = (DOCS / "speed.md").read_text(encoding="utf-8").splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("| call |"))
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines[begin:])
+    head, _, *rows = [line.strip("| ").split(" | ") for line in table]
+    places = [
+        next(i for i, name in enumerate(head) if name.endswith(what))
+        for what in ("2x2, ns", "512x46, us")
+    ]
+    return {row[0]: [row[i] for i in places] for row in rows}
+
+
+def calls_in_words():
+    """What hot_loop.md says of that table."""
+    found = measured_calls()
+    call, row = float(found["mean"][0]), float(found["none, out"][1]) * 1e3 / 512
+    return {
+        "small_call": f"{call:.0f} ns",
+        "stacked_row": f"{row:.0f} ns",
+        "rows_a_call": f"{call / row:.0f}",
+    }
 
 
 SEGMENT = constant("kSegment")
@@ -48,6 +75,9 @@ CONSTANTS = {
     "look_out": constant("kNextJob"),
     "second_thread": f"{2 * constant('kElementsPerThread') >> 10} Ki",
     "poll": f"{constant('kPollEvery')} ms",
+    "for_each_thread": f"{constant('kElementsPerThread') >> 10} Ki",
+    "without_gil": f"{constant('kReleaseGil') >> 10} Ki",
+    **calls_in_words(),
 }
 
 
@@ -217,7 +247,7 @@ def digits():
     return figure
 
 
-# ---- the table ----
+# ---- the tables ----
 
 
 def instructions():
@@ -235,13 +265,53 @@ def instructions():
         yield f"| {kernel} | " + " | ".join(counts[dtype] for dtype in dtypes) + " |"
 
 
+def calls():
+    """Every kind of call, without what it is a multiple of."""
+    yield "| call, float32 | 2x2, ns | 512x46, us |"
+    yield "| --- | ---: | ---: |"
+    for call, times in measured_calls().items():
+        yield f"| {call} | {' | '.join(times)} |"
+
+
+def contents():
+    """Every name that api.rst documents, by its sections."""
+    text = (DOCS / "api.rst").read_text(encoding="utf-8")
+    _, *parts = re.split(r"^(.+)\n-+\n", text, flags=re.MULTILINE)
+    yield ".. list-table::\n"
+    for title, section in zip(parts[::2], parts[1::2], strict=True):
+        yield f"   * - `{title}`_"
+        yield f"     - {', '.join(names(section))}"
+
+
+def names(section):
+    """Of a section of api.rst: links to what Python has, and the names of a Cython declaration."""
+
+    def directives(what):
+        return re.findall(rf"^\.\. {what}:: (\S+)", section, re.MULTILINE)
+
+    left_out = ", ".join(re.findall(r":exclude-members: (.*)", section)).split(", ")
+    documented = directives("autofunction")
+    for module in directives("automodule"):
+        public = importlib.import_module(module).__all__
+        documented += [f"{module}.{name}" for name in public if name not in left_out]
+    yield from (f":py:obj:`~{name}`" for name in documented)
+    for path in directives("literalinclude"):
+        declared = re.findall(r"^cdef int (\w+)\(", (DOCS / path).read_text(), re.MULTILINE)
+        yield from (f"``{name}``" for name in declared)
+
+
 def write(folder):
     """All of them, as files in `folder`."""
     folder.mkdir(exist_ok=True)
     for draw in (way_of_the_data, order_of_the_sum, dispatch):
         (folder / f"{draw.__name__}.svg").write_text(draw())
     # The same bytes each time: no date, no random ids.
-    with matplotlib.rc_context({"svg.hashsalt": "kldiv_fast"}):
+    with matplotlib.rc_context({"svg.hashsalt": "kldiv_fast"}, DOCS / "plots.mplstyle"):
         for plot in (reduction, digits):
             plot().savefig(folder / f"{plot.__name__}.svg", metadata={"Date": None})
-    (folder / "instructions.md").write_text("\n".join(instructions()) + "\n")
+    for name, lines in {
+        "instructions.md": instructions(),
+        "calls.md": calls(),
+        "contents.rst": contents(),
+    }.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
