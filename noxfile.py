@@ -49,6 +49,10 @@ def cpp_files():
     return sorted(str(path) for path in found if path.suffix in suffixes)
 
 
+def cmake_files():
+    return ["CMakeLists.txt", *map(str, Path("examples").rglob("CMakeLists.txt"))]
+
+
 @nox.session
 def tests(session):
     """The tests, parity with the frameworks included: the README's command."""
@@ -70,7 +74,7 @@ def lint(session):
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("clang-format", "--dry-run", "-Werror", *cpp_files())
-    session.run("cmake-format", "--check", "CMakeLists.txt")
+    session.run("cmake-format", "--check", *cmake_files())
     session.run("codespell")
     session.run("zizmor", "--offline", ".github")
     session.run("validate-pyproject", "pyproject.toml")

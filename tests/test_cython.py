@@ -15,6 +15,7 @@ import pytest
 import scipy.special
 from kldiv_fast.cython_api import __pyx_capi__
 from oracle import distributions
+from test_docs import check_doctest, fences
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "cython_rows"
 DECLARATIONS = Path(kldiv_fast.__file__).parent / "cython_api.pxd"
@@ -241,12 +242,14 @@ def test_no_class_has_no_label():
 def example(tmp_path_factory):
     """The example project, copied out of the tree, built and imported."""
     pytest.importorskip("Cython")
-    pytest.importorskip("setuptools", minversion="77")
+    pytest.importorskip("scikit_build_core")
+    pytest.importorskip("cmake")
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if sys.platform != "win32" and shutil.which(compiler) is None:
         pytest.skip(f"needs a C compiler: no {compiler}")
     folder = tmp_path_factory.mktemp("cython_rows")
-    shutil.copytree(EXAMPLE, folder / "project")
+    project = shutil.copytree(EXAMPLE, folder / "project")
+    files = set(project.rglob("*"))
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
         [*pip, "--target", folder / "site", folder / "project"],
@@ -255,9 +258,16 @@ def example(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert set(project.rglob("*")) == files  # nothing is left beside the sources
     sys.path.insert(0, str(folder / "site"))
     yield importlib.import_module("cython_rows")
     sys.path.remove(str(folder / "site"))
+
+
+def test_example_of_its_page(example):
+    for language, content, line in fences((EXAMPLE / "README.md").read_text(encoding="utf-8")):
+        if language == "pycon":
+            check_doctest(content, {}, "cython_rows/README.md", line)
 
 
 def test_example_finds_the_nearest(isa, rng, example):
