@@ -112,6 +112,18 @@ def test_links_of_the_readme():
         assert not anchor or anchor in map(slug, headings), target
 
 
+def test_the_version_is_the_change_log_s():
+    found = [
+        re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)[1]
+        for name, pattern in (
+            ("CHANGELOG.md", r"^## (\S+)"),
+            ("CITATION.cff", r"^version: (\S+)"),
+            ("pyproject.toml", r'^version = "(\S+)"'),
+        )
+    ]
+    assert len(set(found)) == 1, found
+
+
 def test_the_first_screen_has_the_results_figures():
     subprocess.run([sys.executable, ROOT / "tools" / "first_screen.py", "--check"], check=True)
 
