@@ -1,5 +1,8 @@
 """From files to the number with Dask, and what does not fit one machine's memory on a cluster.
 
+A .npy file and a zarr store are compared a block at a time, with a progress bar; then more gigabytes than the workers have
+of memory, and a worker that is killed in the middle. docs/scale.md says what it printed.
+
     python examples/dask_scale.py                              two files of its own, .npy and zarr
     python examples/dask_scale.py y_true.npy y_pred.zarr       yours
     python examples/dask_scale.py --cluster [--gigabytes 5] [--blocks broadcast] [--rows 4000] [--kill]

@@ -1,9 +1,12 @@
 """Real input: logistic regression on scikit-learn's handwritten digits, judged by ``python -m kldiv_fast``.
 
+A classifier's one-hot labels and predicted probabilities are two .npy files; the command reads them and prints their
+divergence. It needs no framework; Keras, where it is installed, gives the same value.
+
     python examples/digits.py [--out FOLDER] [--check-keras]
 
-Writes the test set's one-hot labels and predicted probabilities to FOLDER (default: a temporary one) and runs the
-command on them. ``--check-keras`` compares the value with ``keras.losses.KLDivergence``.
+The files are written to FOLDER (default: a temporary one). ``--check-keras`` compares the value with that of
+``keras.losses.KLDivergence``.
 """
 
 import argparse

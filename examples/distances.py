@@ -1,9 +1,11 @@
 """Distances between distributions with scikit-learn: which handwritten digits look alike, and how well neighbours tell them.
 
+Each image of scikit-learn's digits is a distribution of ink over 64 places. All pairs of images are compared by the
+Jensen-Shannon distance, for nearest neighbours and for clusters. The picture is docs/distances.png.
+
     python examples/distances.py [--plot FILE]
 
-Each image of scikit-learn's digits is a distribution of ink over 64 places. All pairs of images are compared by the
-Jensen-Shannon distance, for nearest neighbours and for clusters; ``--plot`` draws the matrix, cluster by cluster.
+``--plot`` draws the matrix of distances, cluster by cluster.
 """
 
 import argparse

@@ -1,10 +1,11 @@
 """How much does rounding change a language model? A character model of NumPy alone, its weights rounded to 8, 4 and 3 bits.
 
+A small network is trained to tell the next letter of a made-up language; each rounded model's logits are a .npy file, the
+original's llama.cpp's base file, and the command compares them in one table. The picture is docs/fidelity.png.
+
     python examples/fidelity.py [--folder FOLDER] [--steps N]
 
-A small network is trained to tell the next letter of a made-up language, and each model's logits are kept as a .npy file,
-the original's as llama.cpp's base file too. Then the command compares them; with ``--folder`` the files and the picture
-stay there.
+With ``--folder`` the files stay there, and the picture.
 """
 
 import argparse

@@ -4,6 +4,7 @@ A page's section, from one second-level heading to the next, is one example: it 
 a package that it imports is missing.
 """
 
+import ast
 import doctest
 import importlib
 import importlib.util
@@ -110,6 +111,21 @@ def test_links_of_the_readme():
             else []
         )
         assert not anchor or anchor in map(slug, headings), target
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name
+)
+def test_an_example_says_what_it_shows(path):
+    """In three lines at its head, of which the page of examples has the first."""
+    head, _ = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).split("\n\n    python")
+    first, blank, *others = head.splitlines()
+    assert (blank, len(others)) == ("", 2)
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert f"| [{path.name}]({path.name}) | {first.removesuffix('.')} |" in page
+    for picture in re.findall(r"docs/\w+\.png", head):
+        assert (ROOT / picture).is_file()
+        assert f"(../{picture})" in page
 
 
 def test_the_version_is_the_change_log_s():
