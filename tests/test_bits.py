@@ -1,7 +1,10 @@
 """The same bits everywhere: this build beside the committed table that every ISA, compiler and thread count must give.
 
 ``tests/core/bits.txt`` was printed by ``tests/core/bits.cpp``; the same program checks NEON (under qemu) and other
-compilers: ``python tests/core/run.py``. The portable baseline has no FMA, so it is held to a bound instead.
+compilers: ``python tests/core/run.py``. The portable baseline has no FMA, so it is held to a bound instead. To write it anew:
+
+    cmake -S . -B build/core -DCMAKE_BUILD_TYPE=Release && cmake --build build/core --target bits -j
+    build/core/bits > tests/core/bits.txt
 """
 
 import functools
