@@ -115,6 +115,7 @@ def plots(found, folder):
     matplotlib.rcParams["svg.hashsalt"] = "kldiv_fast"  # else every run's ids differ
     from matplotlib import pyplot
 
+    pyplot.style.use(DOCS / "plots.mplstyle")
     records = next(iter(found.values()))
     for name, record in records.items():
         section = SECTIONS[name]
