@@ -357,6 +357,7 @@ def test_the_example(tmp_path, capsys, monkeypatch):
         ((np.ones(3), np.ones((2, 3))), {}, ValueError, r"XA has shape \(3,\); expected two axes"),
         ((np.ones((2, 3)), np.ones((1, 2, 3))), {}, ValueError, r"XB has shape \(1, 2, 3\); expected two axes"),
         ((np.ones((2, 3), complex), np.ones((2, 3))), {}, TypeError, r"XA is of dtype complex128; expected .*np.real\(XA\)"),
+        ((np.ones((2, 3)), np.array([[1, None, 2]])), {}, TypeError, r"XB is of dtype object, with None at \(0, 1\); expected numbers"),
         ((np.ones((2, 3)), [[1, 2], [3]]), {}, ValueError, "XB is not a regular array"),
         ((np.ones((2, 3)), np.ones((2, 3))), {"form": "labels"}, ValueError, "form is 'labels'"),
         ((np.ones((2, 3)), np.ones((2, 3))), {"form": ("labels", "probs")}, ValueError, "labels are no rows"),
