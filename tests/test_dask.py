@@ -370,7 +370,7 @@ def client():
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler")  # by distributed of 2024
+@pytest.mark.filterwarnings("ignore:Running on a single-machine")  # distributed of 2024
 @pytest.mark.parametrize("form", [*FORMS, ("labels", "logits")], ids=str)
 @pytest.mark.parametrize("chunks", [(2, 300), (2, CLASSES)], ids=["cut", "whole"])
 def test_a_cluster_gives_the_same_bits(client, form, chunks):
