@@ -49,13 +49,16 @@ html_show_sphinx = False
 html_theme_options = {
     "navbar_center": [],
     "navbar_persistent": [],
-    "navbar_end": ["search-button", "theme-switcher"],
+    "navbar_end": ["search-button", "theme-switcher", "navbar-icon-links"],
     "logo": {"text": "kldiv_fast", "image_light": html_favicon, "image_dark": html_favicon},
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": True,
 }
+# The forge says it to what it runs; a site that is built elsewhere has no link to a repository.
+if repository := os.environ.get("GITHUB_REPOSITORY"):
+    html_theme_options["github_url"] = f"{os.environ['GITHUB_SERVER_URL']}/{repository}"
 
 
 def summarise_module(app, what, name, obj, options, lines):

@@ -13,6 +13,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,28 @@ def test_links_of_the_readme():
             else []
         )
         assert not anchor or anchor in map(slug, headings), target
+
+
+def test_addresses_for_pypi():
+    """Every link holds on a page that is not the repository's, and leads to the file that it names here."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    if "[project.urls]" in text:
+        pytest.skip("this checkout has been given them: it is there to be published")
+    tool = runpy.run_path(str(ROOT / "tools" / "addresses.py"))
+    files = "https://example.org/owner/name/blob/0123"
+    here = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"\]\(([^)]+)\)", tool["absolute_links"](here, files))
+    relative = re.findall(r"\]\((?!https?:|#)([^)]+)\)", here)
+    assert relative and {f"{files}/{target}" for target in relative} <= set(found)
+    assert all(target.startswith(("https://", "#")) for target in found)
+
+    before = tomllib.loads(text)
+    after = tomllib.loads(tool["with_urls"](text, "https://example.org/owner/name", files))
+    urls = after["project"].pop("urls")
+    assert after == before
+    assert urls["Source"] == "https://example.org/owner/name"
+    for name in ("Documentation", "Changelog"):
+        assert (ROOT / urls[name].removeprefix(f"{files}/")).is_file()
 
 
 @pytest.mark.parametrize(
