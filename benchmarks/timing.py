@@ -1,5 +1,6 @@
 """How everything here is timed: in turn, so that a shared machine's drift meets all alike; medians and ratios."""
 
+import math
 import os
 import platform
 import statistics
@@ -8,16 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 SAMPLE = 20e-6  # seconds; calls shorter than this are timed in batches
+CALIBRATION = 100e-6  # seconds, in which a call that is to be batched is timed
 LEAST_ROUNDS = 7
 ATTEMPTS = 3  # at a set of functions whose rounds were disturbed
 STEADY = 1.5  # at most so many times the lower quartile is an undisturbed median
 
 
 def _calls_per_sample(function):
-    start = time.perf_counter()
-    function()
-    once = time.perf_counter() - start
-    return max(1, int(SAMPLE / max(once, 1e-9)))
+    """By the fastest of some calls: the first ones after another function's turn may take several times as long."""
+    fastest, end = math.inf, time.perf_counter() + CALIBRATION
+    while time.perf_counter() < end or fastest == math.inf:
+        start = time.perf_counter()
+        function()
+        fastest = min(fastest, time.perf_counter() - start)
+    return max(1, int(SAMPLE / max(fastest, 1e-9)))
 
 
 def quartiles(times):
