@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 DOCS, GOALS = ROOT / "docs", Path(__file__).with_name("GOALS.md")
 INTRODUCTION = """\
 Medians, written by `python benchmarks/report.py`. What stands in one table was measured in turn, in one run: compare within
-a table. Between tables the time of the same call differs by what else had its turn there. What this project wants of these
-figures, and what it has, is in `benchmarks/GOALS.md`.
+a table. Between tables the time of the same call differs by what else had its turn there. An ISA is the processor's best, or
+the one that `KLDIV_FAST_ISA` named. What this project wants of these figures, and what it has, is in `benchmarks/GOALS.md`.
 """
 ABOUT_GOALS = """\
 # Goals
@@ -45,8 +45,8 @@ def machine_of(records):
     return Counter(record["machine"] for record in records.values()).most_common(1)[0][0]
 
 
-def measured_on(machine, isa):
-    return f"Measured on {machine}; ISA {isa}."
+def measured_on(machine, isas):
+    return f"Measured on {machine}; ISA {' and '.join(isas)}."
 
 
 def section_lines(name, found):
@@ -57,15 +57,20 @@ def section_lines(name, found):
         yield from ["", f"![{section.PLOT}](speed_{section.PLOT}.svg)"]
     for isa in data:
         machine = found[isa][name]["machine"]
-        if machine != machine_of(found[isa]) or len(data) < len(found):
-            yield from ["", measured_on(machine, isa)]
+        if machine != machine_of(found[isa]):
+            yield from ["", measured_on(machine, [isa])]
+    if len(data) < len(found):
+        yield from ["", f"ISA {' and '.join(data)} alone."]
 
 
 def speed(found):
     """The page."""
     lines = ["# Speed", ""]
+    isas_of = {}
     for isa, records in found.items():
-        lines += [measured_on(machine_of(records), isa), ""]
+        isas_of.setdefault(machine_of(records), []).append(isa)
+    for machine, isas in isas_of.items():
+        lines += [measured_on(machine, isas), ""]
     lines += INTRODUCTION.splitlines()
     for name in measured(found):
         lines += section_lines(name, found)
