@@ -13,12 +13,12 @@ from pathlib import Path
 
 import results
 from sections import SECTIONS
-from tables import head_of_table, row, table
+from tables import VERDICTS, head_of_table, row, table
 
 ROOT = Path(__file__).parents[1]
 DOCS, GOALS = ROOT / "docs", Path(__file__).with_name("GOALS.md")
 INTRODUCTION = """\
-Medians, written by `python benchmarks/report.py`. What stands in one table was measured in turn, in one run: compare within
+Medians, written by `python benchmarks/report.py`; rounds that other programs disturbed were measured again. What stands in one table was measured in turn, in one run: compare within
 a table. Between tables the time of the same call differs by what else had its turn there. An ISA is the processor's best, or
 the one that `KLDIV_FAST_ISA` named. What this project wants of these figures, and what it has, is in `benchmarks/GOALS.md`.
 """
@@ -29,9 +29,9 @@ What this project wants of the figures of docs/speed.md, and whether it is so. W
 `benchmarks/results/`.
 
 A call's noise is half of the distance between the quartiles of its rounds, over its median; that of a ratio is the root of
-both noises' squares added up. A goal is judged by the figure as it is shown; *within the noise* is one that is missed by no
-more than the figure's noise, a tenth of the figure at most, which another run may find met. A noise of `-` is not known: the
-run's quartiles were not kept.
+both noises' squares added up. A goal is judged by the figure as it is shown. *Within the noise* is one that is met or missed
+by less than the figure's noise, of which a miss is excused a tenth of the figure at most: another run may find otherwise. A
+noise of `-` is not known. A goal beside a limit that other programs disturbed is not there.
 """
 
 
@@ -54,7 +54,7 @@ def section_lines(name, found):
     yield from ["", f"## {section.TITLE}", ""]
     yield from section.lines(data)
     if hasattr(section, "PLOT"):
-        yield from ["", f"![{section.PLOT}](speed_{section.PLOT}.svg)"]
+        yield from ["", f"![{section.PLOT_SHOWS}, {next(iter(data))}](speed_{section.PLOT}.svg)"]
     for isa in data:
         machine = found[isa][name]["machine"]
         if machine != machine_of(found[isa]):
@@ -104,12 +104,11 @@ def goal_columns(goals):
 
 def summary(by_section, found):
     """How many are met."""
-    yield from head_of_table(["", "goals", "met", "within the noise"])
+    yield from head_of_table(["", "goals", *VERDICTS])
     for isa in found:
         of_isa = chain.from_iterable(by_isa.get(isa, []) for by_isa in by_section.values())
         verdicts = [goal.verdict() for goal in of_isa]
-        counts = [verdicts.count(verdict) for verdict in ("yes", "within the noise")]
-        yield row([isa, len(verdicts), *counts])
+        yield row([isa, len(verdicts), *map(verdicts.count, VERDICTS)])
 
 
 def plots(found, folder):
@@ -126,9 +125,8 @@ def plots(found, folder):
         section = SECTIONS[name]
         if hasattr(section, "PLOT"):
             figure = section.plot(record["data"], pyplot)
-            path = folder / f"speed_{section.PLOT}"
-            figure.savefig(f"{path}.svg", metadata={"Date": None})
-            figure.savefig(f"{path}.png", dpi=150)
+            path = folder / f"speed_{section.PLOT}.svg"
+            figure.savefig(path, metadata={"Date": None})
             pyplot.close(figure)
 
 

@@ -98,6 +98,12 @@ def row(cells):
 # ---- goals ----
 
 MOST_EXCUSED = 0.1  # of a figure: a run that is noisier should be made again
+YES, BARELY, NEARLY, NO = VERDICTS = (
+    "yes",
+    "yes, within the noise",
+    "no, within the noise",
+    "**no**",
+)
 
 
 @dataclass
@@ -114,13 +120,13 @@ class Goal:
         return f"{'at least' if self.at_least else 'at most'} {self.bound:g}"
 
     def verdict(self):
-        """Of the figure as it is shown."""
+        """Of the figure as it is shown; a noise speaks against a goal that is met as it does for one that is missed."""
         shown = float(three_digits(self.measured))
-        excess = self.bound - shown if self.at_least else shown - self.bound
-        if excess <= 0:
-            return "yes"
-        excused = min(self.noise or 0, MOST_EXCUSED * self.measured)
-        return "within the noise" if excess <= excused else "**no**"
+        left = shown - self.bound if self.at_least else self.bound - shown
+        noise = self.noise or 0
+        if left >= 0:
+            return YES if left == 0 or left >= noise else BARELY
+        return NEARLY if -left <= min(noise, MOST_EXCUSED * self.measured) else NO
 
     def cells(self):
         noise = "-" if self.noise is None else f"±{self.noise:.2g}"

@@ -12,7 +12,7 @@ SAMPLE = 20e-6  # seconds; calls shorter than this are timed in batches
 CALIBRATION = 100e-6  # seconds, in which a call that is to be batched is timed
 LEAST_ROUNDS = 7
 ATTEMPTS = 3  # at a set of functions whose rounds were disturbed
-STEADY = 1.5  # at most so many times the lower quartile is an undisturbed median
+STEADY = 1.5  # at most so many times the lower quartile is an undisturbed upper one
 
 
 def _calls_per_sample(function):
@@ -51,8 +51,8 @@ def _rounds(functions, seconds, rest):
 
 
 def disturbed(found, limits):
-    """Whether other programs had the cores: a median is far above its lower quartile, or a limit above what reads as much."""
-    unsteady = any(median > STEADY * lower for median, lower, _ in found.values())
+    """Whether other programs had the cores: a call's quartiles are far apart, or a limit is above what reads as much."""
+    unsteady = any(upper > STEADY * lower for _, lower, upper in found.values())
     return unsteady or any(found[limit][0] > found[call][0] for limit, call in limits.items())
 
 

@@ -1,14 +1,14 @@
 """The drawings, plots and tables that pages include, made when the site is built: `write(folder)`, called by conf.py.
 
-Numbers in them are read from the source or from docs/speed.md, or computed, so none can go stale. The drawings are SVG
+Numbers in them are read from the source or from benchmarks/results/, or computed, so none can go stale. The drawings are SVG
 without colours of their own (the theme's are in _static/site.css), 480 units wide, so that they can be read on a
 telephone; the plots are matplotlib's, in the style of plots.mplstyle.
 """
 
 import importlib
-import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +18,11 @@ from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import results
+from tables import ns, row, us
+
 CORE = ROOT / "src" / "core"
 WIDTH = 480
 
@@ -38,25 +43,18 @@ def constant(name):
 
 
 def measured_calls():
-    """docs/speed.md's table of every kind of call: by call, ns at 2x2 and us at 512x46, of the best machine."""
-    lines = (DOCS / "speed.md").read_text(encoding="utf-8").splitlines()
-    begin = next(i for i, line in enumerate(lines) if line.startswith("| call |"))
-    table = itertools.takewhile(lambda line: line.startswith("|"), lines[begin:])
-    head, _, *rows = [line.strip("| ").split(" | ") for line in table]
-    places = [
-        next(i for i, name in enumerate(head) if name.endswith(what))
-        for what in ("2x2, ns", "512x46, us")
-    ]
-    return {row[0]: [row[i] for i in places] for row in rows}
+    """Every kind of call, of the best machine: seconds at 2x2 and at 512x46."""
+    best = next(iter(results.read().values()))["latency"]["data"]
+    return {call: [best[shape][call][0] for shape in ("2x2", "512x46")] for call in best["2x2"]}
 
 
 def calls_in_words():
-    """What hot_loop.md says of that table."""
+    """What hot_loop.md says of them."""
     found = measured_calls()
-    call, row = float(found["mean"][0]), float(found["none, out"][1]) * 1e3 / 512
+    call, row = found["mean"][0], found["none, out"][1] / 512
     return {
-        "small_call": f"{call:.0f} ns",
-        "stacked_row": f"{row:.0f} ns",
+        "small_call": f"{call * 1e9:.0f} ns",
+        "stacked_row": f"{row * 1e9:.0f} ns",
         "rows_a_call": f"{call / row:.0f}",
     }
 
@@ -269,8 +267,8 @@ def calls():
     """Every kind of call, without what it is a multiple of."""
     yield "| call, float32 | 2x2, ns | 512x46, us |"
     yield "| --- | ---: | ---: |"
-    for call, times in measured_calls().items():
-        yield f"| {call} | {' | '.join(times)} |"
+    for call, (small, large) in measured_calls().items():
+        yield row([call, ns([small]), us([large])])
 
 
 def contents():

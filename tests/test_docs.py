@@ -21,6 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+READMES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("README.md"))]
 OPTIONS = doctest.ELLIPSIS
 LANGUAGES = {"pycon", "console"}  # of what runs
 SHOWN = {"sh", "text", "python", "c", "c++", "cmake"}  # of what is only read
@@ -100,14 +101,15 @@ def slug(heading):
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_links_of_the_readme():
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.parent.name)
+def test_links_of_the_readmes(page):
     """The site's own are checked by its build."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         path, _, anchor = target.partition("#")
-        assert (ROOT / path).is_file(), target
+        assert (page.parent / path).is_file(), target
         headings = (
-            re.findall(r"^#+ (.*)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            re.findall(r"^#+ (.*)", (page.parent / path).read_text(encoding="utf-8"), re.MULTILINE)
             if anchor
             else []
         )
@@ -168,8 +170,6 @@ def test_the_first_screen_has_the_results_figures():
 
 
 def test_the_page_on_speed_has_the_results_figures():
-    for name in ("ml_dtypes", "tqdm"):
-        pytest.importorskip(name)
     subprocess.run([sys.executable, ROOT / "benchmarks" / "page.py", "--check"], check=True)
 
 

@@ -357,9 +357,12 @@ def test_whatever_is_given_the_bits_are_pythons(isa, name, gradients):
     assert in_c > 250
 
 
-# docs/hot_loop.md says so; whatever else a call of arrays may have is read in C.
+# What docs/hot_loop.md names.
 LEFT_TO_PYTHON = {
     "integers": lambda t: (t.astype(int), {}),
+    "long doubles": lambda t: (t.astype(np.longdouble), {}),
+    "unaligned": lambda t: (unaligned(t), {}),
+    "ranks by an axis of length 1": lambda t: (t, {"sample_weight": np.ones((len(t), 1))}),
     "foreign byte order": lambda t: (t.astype(">f4"), {}),
     "memory map": lambda t: (t.view(np.memmap), {}),
     "labels": lambda t: (np.zeros(len(t), int), {"form": ("labels", "probs")}),
@@ -372,6 +375,13 @@ LEFT_TO_PYTHON = {
     "out in the way": lambda t: (t, {"reduction": "none", "out": t[:, 0]}),
     "word put together": lambda t: (t, {"reduction": "no-ne".replace("-", "")}),
 }
+
+
+def unaligned(t):
+    """The same numbers, a byte off."""
+    moved = np.empty(t.nbytes + 1, np.uint8)[1:].view(t.dtype).reshape(t.shape)
+    moved[...] = t
+    return moved
 
 
 @pytest.mark.parametrize("make", LEFT_TO_PYTHON.values(), ids=LEFT_TO_PYTHON)

@@ -57,11 +57,11 @@ def test_what_was_disturbed():
     assert not TIMING["disturbed"](slow, {})
 
 
-def test_disturbed_rounds_are_measured_again():
+def test_disturbed_rounds_are_measured_again(monkeypatch):
     attempts = [{"kl": [9.0, 1.0, 9.0]}, {"kl": [2.0, 1.0, 3.0]}, {"kl": [5.0, 1.0, 7.0]}]
     interleaved = TIMING["interleaved"]
     rounds = iter(attempts)
-    interleaved.__globals__["_rounds"] = lambda *_: next(rounds)
+    monkeypatch.setitem(interleaved.__globals__, "_rounds", lambda *_: next(rounds))
     assert interleaved({}, 1) == {"kl": [2.0, 1.0, 3.0]}  # none was steady: the fastest
     rounds = iter([attempts[0], {"kl": [1.1, 1.0, 1.2]}])
     assert interleaved({}, 1) == {"kl": [1.1, 1.0, 1.2]}

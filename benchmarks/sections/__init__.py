@@ -4,9 +4,9 @@ TITLE               its heading
 measure(seconds)    what it measures, as plain data: what results.py keeps
 lines(found)        what the page shows of it; `found` has such data by ISA, and a table the columns of each
 goals(data, isa)    what is wanted of it: lines of benchmarks/GOALS.md
-PLOT, plot(data, pyplot)    where there is one, the name of its picture and the picture
+PLOT, PLOT_SHOWS, plot(data, pyplot)    where there is one: its picture's name, what it shows, and the picture
 
-Frameworks are imported by `measure` alone, so that pages can be made without them.
+What is needed to measure and not to make a page is imported by `measure`: a page needs NumPy and matplotlib.
 """
 
 from sections import (

@@ -5,11 +5,12 @@ from tables import over, table
 
 TITLE = "Executors"
 DEFAULT = """\
-The default is the pool. On a quiet machine both are equally fast. Where calls come now and then the pool takes a small
-part of OpenMP's processor time, because OpenMP's threads spin until the next call, and for the same reason a
-framework's own step takes longer after a call with OpenMP. On a busy machine either can be the faster one, from run to
-run: a region of OpenMP ends with its last thread, which the operating system may keep waiting for milliseconds, and a
-helper of the pool may get no core at all, whose part the caller then does.
+The default is the pool, for what surrounds a call: where calls come now and then it takes a small part of OpenMP's processor
+time, because OpenMP's threads spin until the next call, and for the same reason a framework's own step takes longer after a
+call with OpenMP. In a hot loop of calls of some tens of microseconds OpenMP's spinning threads are the faster ones; calls of a
+millisecond take as long with either. On a busy machine either can be faster, from run to run: a region of OpenMP ends with its
+last thread, which the operating system may keep waiting for milliseconds, and a helper of the pool may get no core at all,
+whose part the caller then does.
 """
 
 

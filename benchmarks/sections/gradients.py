@@ -4,7 +4,7 @@ import kldiv_fast
 import numpy as np
 from memory_limit import REST, writer
 from peers import LARGE, make_pair
-from tables import at_most, label, over, table, us
+from tables import at_most, credible, label, over, table, us
 from timing import interleaved
 
 TITLE = "Gradients"
@@ -57,5 +57,6 @@ def lines(found):
 def goals(data, isa):
     for shape in map(label, LARGE):
         for name, times in data[shape].items():
-            what = f"{shape} {name}: value and gradient, times the limit"
-            yield at_most(1.1, what, times[BOTH], least(times))
+            if credible(least(times), times[BOTH]):
+                what = f"{shape} {name}: value and gradient, times the limit"
+                yield at_most(1.1, what, times[BOTH], least(times))

@@ -1,30 +1,25 @@
 """kl of arrays larger than the caches, beside a loop that only reads them."""
 
 import kldiv_fast
-import ml_dtypes
-import numpy as np
 from memory_limit import REST, reader
 from peers import LARGE, make_pair
 from tables import at_least, at_most, billions, credible, label, on_each, over, size, table, us
 from timing import interleaved
-from tqdm import tqdm
 
 TITLE = "Beside the limit"
-DTYPES = {
-    "float32": np.float32,
-    "float64": np.float64,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-}
+DTYPES = ["float32", "float64", "float16", "bfloat16"]  # the last by ml_dtypes
 
 
 def measure(seconds):
+    import ml_dtypes  # noqa: F401  NumPy knows its dtypes by name then
+    from tqdm import tqdm
+
     threads = kldiv_fast.get_num_threads()
     times = {}
     for shape in tqdm(LARGE, desc="limit", unit="shape"):
         functions = {}
-        for name, dtype in DTYPES.items():
-            t, p = make_pair(shape, dtype)
+        for name in DTYPES:
+            t, p = make_pair(shape, name)
             functions[name] = lambda t=t, p=p: kldiv_fast.kl(t, p)
             functions[f"limit {name}"] = reader(t, p, threads)
         limits = {f"limit {name}": name for name in DTYPES}
@@ -47,8 +42,8 @@ def lines(found):
         return ["kl, us", "limit, us", "kl / limit", "kl, G elements/s"], rows
 
     threads = on_each(found, lambda data: data["threads"])
-    yield f"The limit is the time of a loop that only adds up both arrays, on the same {threads} threads. Where it took longer than"
-    yield "kl, which reads as much, other programs had the cores, and it is left out."
+    yield f"The limit is the time of a loop that only adds up both arrays, on the same {threads} threads."
+    yield "Where it took longer than kl, which reads as much, other programs had the cores, and it is left out."
     yield ""
     yield from table(["shape", "dtype"], found, columns)
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 from tables import Goal, table
-from tqdm import tqdm
 
 TITLE = "Memory"
 PEAK = """
@@ -53,6 +52,8 @@ def peak(shape, step, call):
 
 
 def measure(_):
+    from tqdm import tqdm
+
     return {name: peak(*case) for name, case in tqdm(CASES.items(), desc="memory", unit="case")}
 
 

@@ -1,14 +1,18 @@
 """kl beside the peers of peers.py, on shapes from 2x2 to 64x151936."""
 
+import math
 import sys
 
+from memory_limit import REST
 from peers import PEERS, SHAPES, agree, make_pair, reference
 from tables import at_least, at_most_us, label, table, us_faster
 from timing import interleaved
-from tqdm import tqdm
 
 TITLE = "Beside the peers"
-PLOT = "latency"
+PLOT, PLOT_SHOWS = "latency", "Microseconds to one mean beside the peers"
+THREADED = (
+    2**17
+)  # elements; from here on peers have threads, which spin on in their neighbours' turns
 LEAST_RATIO = {
     "Keras eager, tensors in": 15,
     "tf.function": 9,
@@ -39,10 +43,13 @@ def prepare(shape, left_out):
 
 
 def measure(seconds):
+    from tqdm import tqdm
+
     left_out = set()
     times = {}
     for shape in tqdm(SHAPES, desc="peers", unit="shape"):
-        times[label(shape)] = interleaved(prepare(shape, left_out), seconds)
+        rest = REST if math.prod(shape) >= THREADED else 0
+        times[label(shape)] = interleaved(prepare(shape, left_out), seconds, rest)
     return {"times": times, "left out": sorted(left_out)}
 
 

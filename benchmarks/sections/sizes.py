@@ -6,10 +6,9 @@ from memory_limit import reader
 from peers import PEERS, make_pair
 from tables import Goal, credible, noise_of, table, us
 from timing import interleaved
-from tqdm import tqdm
 
 TITLE = "Growth"
-PLOT = "size"
+PLOT, PLOT_SHOWS = "size", "Elements per second over size"
 COUNTS = [2**k for k in range(7, 27)]
 LEAST_LIMIT = 2**14  # below, to call the limit's loop is what takes its time
 
@@ -35,6 +34,8 @@ def growth(exponent):
 
 
 def measure(seconds):
+    from tqdm import tqdm
+
     threads = kldiv_fast.get_num_threads()
     sizes = {
         str(n): at_size(n, threads, seconds / 4) for n in tqdm(COUNTS, desc="sizes", unit="size")

@@ -6,7 +6,7 @@ from tables import at_least, label, over, table, us
 from timing import interleaved
 
 TITLE = "Threads"
-PLOT = "threads"
+PLOT, PLOT_SHOWS = "threads", "Speed over threads"
 IN_CACHE = (1024, 1000)
 
 
@@ -28,7 +28,7 @@ def lines(found):
         rows = {(shape,): [us_over_one(of, n) for n in of] for shape, of in data.items()}
         return data[label(IN_CACHE)], rows
 
-    yield "Microseconds, float32; in brackets, times one thread. Beyond cache, memory is the limit."
+    yield "Microseconds, float32; in brackets, how many times faster than one thread. Beyond cache, memory is the limit."
     yield ""
     yield from table(["shape"], found, columns)
 
@@ -49,7 +49,7 @@ def plot(data, pyplot):
     figure, ax = pyplot.subplots(figsize=(5, 4), layout="constrained")
     for shape, times in data.items():
         ax.plot(counts, [times["1"][0] / of[0] for of in times.values()], marker="o", label=shape)
-    ax.plot(counts, counts, "k:", label="ideal")
-    ax.set(xlabel="threads", ylabel="times one thread", xticks=counts)
+    ax.plot(counts, counts, ":", color="0.5", label="ideal")
+    ax.set(xlabel="threads", ylabel="times faster than one thread", xticks=counts)
     ax.legend()
     return figure

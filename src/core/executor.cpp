@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kElementsPerThread = int64_t{1} << 16;
 constexpr std::chrono::milliseconds kPollEvery{50};
 
-// Best first: docs/speed.md, "Executors", has the figures.
+// The default first: docs/speed.md, "Executors", says why.
 constexpr const Executor *kExecutors[] = {
     &executor_pool,
 #if defined(_OPENMP)
