@@ -360,7 +360,7 @@ def test_whatever_is_given_the_bits_are_pythons(isa, name, gradients):
 # What docs/hot_loop.md names.
 LEFT_TO_PYTHON = {
     "integers": lambda t: (t.astype(int), {}),
-    "long doubles": lambda t: (t.astype(np.longdouble), {}),
+    "bools": lambda t: (t > 0.1, {}),
     "unaligned": lambda t: (unaligned(t), {}),
     "ranks by an axis of length 1": lambda t: (t, {"sample_weight": np.ones((len(t), 1))}),
     "foreign byte order": lambda t: (t.astype(">f4"), {}),
