@@ -120,7 +120,7 @@ def docs(session):
 @nox.session(default=False)
 def benchmarks(session):
     """Against the peers, and a call of the Cython face; posargs go to pytest."""
-    session.install(".[test,bench]")
+    session.install(".[bench]")
     session.run("python", "-m", "pytest", "--benchmark-only", *session.posargs)
     session.run("python", "benchmarks/cython_calls.py")
     session.run("python", "benchmarks/import_time.py")
@@ -129,7 +129,7 @@ def benchmarks(session):
 @nox.session(default=False)
 def report(session):
     """The results and the pages made of them; without posargs the repository's own."""
-    session.install(".[test,bench]")
+    session.install(".[bench]")
     session.run("python", "benchmarks/report.py", *session.posargs)
 
 
