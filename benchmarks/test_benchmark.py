@@ -1,4 +1,7 @@
-"""``pytest --benchmark-only``: kl beside its peers, on the shapes of peers.py, results compared before they are timed."""
+"""``pytest --benchmark-only``: kl beside its peers, on the shapes of peers.py, results compared before they are timed.
+
+All in one process: a peer in one of its own takes as long, within what two runs differ by.
+"""
 
 import pytest
 from peers import PEERS, SHAPES, agree, make_pair, reference
