@@ -38,16 +38,16 @@ std::atomic<int> threads_setting{0};  // 0: no wish of ours
 
 bool Poll::is_due() {
     if (ask_ == nullptr) return false;
-    const int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+    const int64_t now = std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
     const bool first = due_ == 0;
     if (now < due_) return false;
     due_ = now + std::chrono::nanoseconds(kPollEvery).count();
     return !first;
 }
 
-void Job::work(int worker) {
+void Job::work(int worker, Clock::time_point end) {
     const PlainArithmetic plain;
-    while (!pause_.load(std::memory_order_relaxed)) {
+    while (!pause_.load(std::memory_order_relaxed) && (end == Clock::time_point::max() || Clock::now() < end)) {
         const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
         if (i >= tasks_) return;
         run_(context_, worker, i);

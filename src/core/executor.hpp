@@ -3,12 +3,14 @@
 // kldiv.cpp and by the executors; nobody else knows threads.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 #include "kldiv.h"
 
 namespace kldiv {
 
+using Clock = std::chrono::steady_clock;
 constexpr int kCacheLine = 64;
 
 // Whether to go on is asked at most every 50 ms of one call, by the calling thread alone.
@@ -34,9 +36,11 @@ public:
 
     Job(int64_t tasks, Run run, void *context, Poll &poll) : tasks_(tasks), run_(run), context_(context), poll_(poll) {}
 
-    // Takes tasks until there are none, or the poll is due; the worker 0 is the calling thread.
-    void work(int worker);
+    // Takes tasks until there are none, the poll is due, or it is later than `end`; the worker 0 is the calling thread.
+    void work(int worker, Clock::time_point end = Clock::time_point::max());
     bool wants_help() const { return !pause_.load(std::memory_order_relaxed) && begun() < tasks_; }
+
+    bool is_half_done() const { return 2 * begun() >= tasks_; }
 
     // Between two stretches of work, when no worker is at a task:
     bool done() const { return begun() >= tasks_; }

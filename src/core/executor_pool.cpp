@@ -7,7 +7,6 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -34,6 +33,10 @@ namespace {
 constexpr std::chrono::microseconds kAttentive{10};
 constexpr std::chrono::microseconds kNextJob{50};
 constexpr std::chrono::microseconds kLastTask{200};
+// How long one that was woken may take to come: mostly it takes 40 us, or 2 ms. To replace it costs the caller 50 us, which
+// a job that is half done is not worth; a hot loop's next one is.
+constexpr std::chrono::microseconds kRise{200};
+constexpr Clock::time_point kNever = Clock::time_point::max();
 
 void relax() {
 #if defined(__SSE2__) || defined(_M_X64)
@@ -57,8 +60,8 @@ template <class Condition>
 bool look_out(std::chrono::microseconds most, Condition holds) {
     if (holds()) return true;
     if (!may_spin()) return false;
-    const auto begin = std::chrono::steady_clock::now();
-    for (auto now = begin; now < begin + most; now = std::chrono::steady_clock::now()) {
+    const auto begin = Clock::now();
+    for (auto now = begin; now < begin + most; now = Clock::now()) {
         for (int i = 0; i < 16; ++i) {
             if (holds()) return true;
             relax();
@@ -86,6 +89,11 @@ public:
     void run(Job &job, int threads) {
         Opening opening(job, threads - 1);
         const Closing closing(*this, opening);
+        const Clock::time_point called = called_at_.load(std::memory_order_relaxed);
+        if (called != kNever) {
+            job.work(0, called + kRise);
+            if (!job.is_half_done()) replace_late();
+        }
         job.work(0);
     }
 
@@ -112,11 +120,34 @@ private:
         first_ = &opening;
         callers_core_.store(current_core(), std::memory_order_relaxed);
         opened_.fetch_add(1, std::memory_order_relaxed);
-        const bool wake = asleep_ > 0 && opening.free_seats > looking_;
+        const bool wake = call_one(opening);
         lock.unlock();
         if (wake) wake_.notify_one();
-        for (int made = 0; made < missing; ++made)
-            if (!make_helper()) return forget(missing - made);
+        make_helpers(missing);
+    }
+
+    // Whether one that sleeps is to be woken for the job; the lock is held.
+    bool call_one(const Opening &opening) {
+        if (asleep_ == 0 || opening.free_seats <= looking_ + called_) return false;
+        --asleep_;
+        if (called_++ == 0) called_at_.store(Clock::now(), std::memory_order_relaxed);
+        return true;
+    }
+
+    // New ones for those who were called and have not come: these leave when they can.
+    void replace_late() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        const int late = called_;
+        called_ = 0;
+        leaving_ += late;
+        called_at_.store(kNever, std::memory_order_relaxed);
+        lock.unlock();
+        make_helpers(late);
+    }
+
+    void make_helpers(int count) {
+        for (int made = 0; made < count; ++made)
+            if (!make_helper()) return forget(count - made);
     }
 
     // No helper may join from here on; those at work are waited for.
@@ -133,13 +164,10 @@ private:
         if (!soon) left_.wait(lock, idle);
     }
 
+    // False: no more threads, or no memory for one, are to be had, and fewer will do.
     bool make_helper() {
-        try {
-            std::thread([this] { serve(); }).detach();
-            return true;
-        } catch (const std::exception &) {
-            return false;  // no more threads, or no memory for one, are to be had: fewer will do
-        }
+        return start_thread([](void *pool) { static_cast<Pool *>(pool)->serve(); }, this,
+                            callers_core_.load(std::memory_order_relaxed));
     }
 
     void forget(int helpers) {
@@ -149,7 +177,6 @@ private:
 
     void serve() {
         block_signals();
-        leave_callers_place();
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             if (Opening *opening = one_that_wants_help())
@@ -180,7 +207,7 @@ private:
         const int worker = opening.workers++;
         --opening.free_seats;
         opening.helpers.fetch_add(1, std::memory_order_relaxed);
-        const bool wake = asleep_ > 0 && opening.free_seats > looking_;
+        const bool wake = call_one(opening);
         lock.unlock();
         if (wake) wake_.notify_one();
         opening.job.work(worker);
@@ -199,8 +226,12 @@ private:
         --looking_;
         if (soon) return true;
         ++asleep_;
-        wake_.wait(lock, opened);
-        --asleep_;
+        wake_.wait(lock, [this] { return called_ > 0 || leaving_ > 0; });
+        if (called_ == 0) {
+            --leaving_;
+            return false;
+        }
+        if (--called_ == 0) called_at_.store(kNever, std::memory_order_relaxed);
         if (one_that_wants_help() == nullptr || !on_callers_core()) return true;
         lock.unlock();
         const bool replaced = make_helper();
@@ -208,10 +239,10 @@ private:
         return !replaced;
     }
 
-    // A sleeper is often woken on its waker's core, and may be left there for long while others are idle (a virtual
-    // machine's idle cores can look as if they were taken): there it helps nobody. A new thread starts on the idlest core,
-    // so it takes the sleeper's place. (Leaving the core by way of the own affinity, and back, could undo what somebody
-    // else sets in between, and took 4.5 ms where this takes 3.5: 8192x1000 after a pause.)
+    // A sleeper is often woken on its waker's core, and left there for milliseconds while others are idle (a virtual machine's
+    // idle cores look as if they were taken): there it helps nobody, and mostly it does not even run. A new thread, which
+    // is started on another core, takes its place: made by itself, or where it has not come in time by the caller.
+    // (Another core by way of the sleeper's affinity, and back, could undo what somebody else sets in between.)
     bool on_callers_core() const {
         const int core = current_core();
         return core >= 0 && core == callers_core_.load(std::memory_order_relaxed);
@@ -223,8 +254,11 @@ private:
     int size_ = 0;     // helpers there are, or are about to be
     int looking_ = 0;  // of them: who look out for the next opening
     int asleep_ = 0;
-    alignas(kCacheLine) std::atomic<uint64_t> opened_{0};  // openings so far
-    std::atomic<int> callers_core_{-2};                    // of the last
+    int called_ = 0;                                                        // who were woken, and have not come yet
+    int leaving_ = 0;                                                       // who have been replaced, and are to end
+    alignas(kCacheLine) std::atomic<Clock::time_point> called_at_{kNever};  // the first of `called_`
+    alignas(kCacheLine) std::atomic<uint64_t> opened_{0};                   // openings so far
+    std::atomic<int> callers_core_{-2};                                     // of the last
 };
 
 // Made when it is first wanted and never destroyed: its helpers may be waiting when the process ends. A forked child has

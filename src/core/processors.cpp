@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -41,6 +43,44 @@ Affinity places() {
     return all;
 }
 #endif
+
+Affinity of_a_new_thread() {
+    Affinity all;
+#if defined(_OPENMP)
+    all = places();
+    if (CPU_COUNT(&all) > 0) return all;
+#endif
+    if (sched_getaffinity(0, sizeof all, &all) != 0) CPU_ZERO(&all);
+    return all;
+}
+
+struct Start {
+    void (*run)(void *);
+    void *argument;
+    Affinity all;  // empty: not known
+};
+
+void *begin(void *given) {
+    const Start start = *static_cast<Start *>(given);
+    delete static_cast<Start *>(given);
+    if (CPU_COUNT(&start.all) > 0) sched_setaffinity(0, sizeof start.all, &start.all);
+    start.run(start.argument);
+    return nullptr;
+}
+
+// A thread that begins on one of `first`, where the C library can say so before it begins.
+bool create(Start *start, const Affinity *first) {
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return false;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+#if defined(__GLIBC__)
+    if (first != nullptr) pthread_attr_setaffinity_np(&attributes, sizeof *first, first);
+#endif
+    pthread_t thread;
+    const bool created = pthread_create(&thread, &attributes, begin, start) == 0;
+    pthread_attr_destroy(&attributes);
+    return created;
+}
 
 int in_affinity() {
     Affinity own;
@@ -147,12 +187,29 @@ int thread_limit() {
 
 bool may_spin() { return spinning_is_free; }
 
-void leave_callers_place() {
-#if defined(__linux__) && defined(_OPENMP)
-    const Affinity all = places();
-    if (CPU_COUNT(&all) > 0) sched_setaffinity(0, sizeof all, &all);
-#endif
+#if defined(__linux__)
+
+bool start_thread(void (*run)(void *), void *argument, int avoided) {
+    const Affinity all = of_a_new_thread();
+    Affinity first = all;
+    if (avoided >= 0 && avoided < CPU_SETSIZE) CPU_CLR(avoided, &first);
+    Start *start = new (std::nothrow) Start{run, argument, all};
+    if (start == nullptr) return false;
+    if ((CPU_COUNT(&first) > 0 && create(start, &first)) || create(start, nullptr)) return true;
+    delete start;
+    return false;
 }
+
+#else
+
+bool start_thread(void (*run)(void *), void *argument, int) {
+    try {
+        std::thread(run, argument).detach();
+        return true;
+    } catch (const std::exception &) { return false; }
+}
+
+#endif
 
 bool is_forked() { return forked.load(std::memory_order_relaxed); }
 

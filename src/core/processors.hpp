@@ -15,9 +15,10 @@ int thread_limit();
 // waiting.
 bool may_spin();
 
-// Where OpenMP binds threads to processors it has bound the calling thread, and a thread that this one makes starts with
-// its processors: it calls this to leave them for all that OpenMP may use.
-void leave_callers_place();
+// A detached thread that runs `run(argument)`, on the processors that the calling thread may use (or all of OpenMP's places,
+// where OpenMP has bound the calling thread to one of them). It starts on any of them but `avoided`, if that can be had.
+// False: no more threads are to be had.
+bool start_thread(void (*run)(void *), void *argument, int avoided);
 
 // Whether this process is a forked child.
 bool is_forked();
