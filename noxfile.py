@@ -223,7 +223,8 @@ def dev(session):
     session.run(python, "-m", "pip", "install", "-q", *group("dev"))
     session.run(
         *[python, "-m", "pip", "install", "-q", "--no-build-isolation", "-e", "."],
-        *["-C", "editable.rebuild=true", "-C", "build-dir=build/editable"],
+        *["-C", "editable.rebuild=true", "-C", "editable.verbose=false"],
+        *["-C", "build-dir=build/editable"],
     )
 
 

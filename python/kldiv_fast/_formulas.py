@@ -56,6 +56,7 @@ def terms(xp, settings, t, p):
     found = _term(settings, t, p, xp.log)
     has_zero = ((t == 0) | (p == 0)) & xp.isnan(found)
     found = xp.where(has_zero, _term(settings, t, p, lambda x: _bounded_log(xp, x)), found)
+    found = xp.where((t == 0) & (p == 0), 0, found)
     found = xp.where((t < 0) | (p < 0), xp.inf, found)
     return settings.scale * xp.where(xp.isnan(t) | xp.isnan(p), xp.nan, found)
 
