@@ -71,6 +71,7 @@ CONSTANTS = {
     "large_block": f"{constant('kLargeBlock') >> 10} Ki",
     "columns": f"{constant('kColumns'):,}",
     "look_out": constant("kNextJob"),
+    "rise": constant("kRise"),
     "second_thread": f"{2 * constant('kElementsPerThread') >> 10} Ki",
     "poll": f"{constant('kPollEvery')} ms",
     "for_each_thread": f"{constant('kElementsPerThread') >> 10} Ki",
