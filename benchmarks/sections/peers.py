@@ -98,6 +98,6 @@ def plot(data, pyplot):
         values = {name: times[name][0] * 1e6 for name in PEERS if name in times}
         ax.barh(list(values), list(values.values()), color=["C1"] + ["C0"] * (len(values) - 1))
         ax.set(xscale="log", xlabel="microseconds per call", title=shape)
-        ax.invert_yaxis()
         ax.grid(axis="x", alpha=0.3)
+    ax.invert_yaxis()  # both, which share it
     return figure
