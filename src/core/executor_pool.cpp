@@ -224,7 +224,8 @@ private:
         const bool soon = look_out(kNextJob, opened);
         lock.lock();
         --looking_;
-        if (soon) return true;
+        // Who has opened a job since took this one for one that looks out, and called nobody.
+        if (soon || opened()) return true;
         ++asleep_;
         wake_.wait(lock, [this] { return called_ > 0 || leaving_ > 0; });
         if (called_ == 0) {
