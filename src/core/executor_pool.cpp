@@ -123,7 +123,7 @@ private:
         const bool wake = call_one(opening);
         lock.unlock();
         if (wake) wake_.notify_one();
-        make_helpers(missing);
+        make_helpers(missing, kAnyCore);
     }
 
     // Whether one that sleeps is to be woken for the job; the lock is held.
@@ -137,17 +137,18 @@ private:
     // New ones for those who were called and have not come: these leave when they can.
     void replace_late() {
         std::unique_lock<std::mutex> lock(mutex_);
+        if (called_ == 0 || Clock::now() < called_at_.load(std::memory_order_relaxed) + kRise) return;
         const int late = called_;
         called_ = 0;
         leaving_ += late;
         called_at_.store(kNever, std::memory_order_relaxed);
         lock.unlock();
-        make_helpers(late);
+        make_helpers(late, callers_core_.load(std::memory_order_relaxed));
     }
 
-    void make_helpers(int count) {
+    void make_helpers(int count, int avoided) {
         for (int made = 0; made < count; ++made)
-            if (!make_helper()) return forget(count - made);
+            if (!make_helper(avoided)) return forget(count - made);
     }
 
     // No helper may join from here on; those at work are waited for.
@@ -165,9 +166,8 @@ private:
     }
 
     // False: no more threads, or no memory for one, are to be had, and fewer will do.
-    bool make_helper() {
-        return start_thread([](void *pool) { static_cast<Pool *>(pool)->serve(); }, this,
-                            callers_core_.load(std::memory_order_relaxed));
+    bool make_helper(int avoided) {
+        return start_thread([](void *pool) { static_cast<Pool *>(pool)->serve(); }, this, avoided);
     }
 
     void forget(int helpers) {
@@ -207,7 +207,8 @@ private:
         const int worker = opening.workers++;
         --opening.free_seats;
         opening.helpers.fetch_add(1, std::memory_order_relaxed);
-        const bool wake = call_one(opening);
+        const Opening *another = one_that_wants_help();
+        const bool wake = another != nullptr && call_one(*another);
         lock.unlock();
         if (wake) wake_.notify_one();
         opening.job.work(worker);
@@ -227,15 +228,17 @@ private:
         // Who has opened a job since took this one for one that looks out, and called nobody.
         if (soon || opened()) return true;
         ++asleep_;
-        wake_.wait(lock, [this] { return called_ > 0 || leaving_ > 0; });
-        if (called_ == 0) {
-            --leaving_;
-            return false;
+        while (called_ == 0) {
+            wake_.wait(lock);
+            if (called_ == 0 && leaving_ > 0) {  // nobody leaves but who was woken: others run where they are wanted
+                --leaving_;
+                return false;
+            }
         }
         if (--called_ == 0) called_at_.store(kNever, std::memory_order_relaxed);
         if (one_that_wants_help() == nullptr || !on_callers_core()) return true;
         lock.unlock();
-        const bool replaced = make_helper();
+        const bool replaced = make_helper(callers_core_.load(std::memory_order_relaxed));
         if (!replaced) lock.lock();
         return !replaced;
     }

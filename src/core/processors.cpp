@@ -44,20 +44,21 @@ Affinity places() {
 }
 #endif
 
-Affinity of_a_new_thread() {
+// What a new thread has to be told; empty: it inherits what it needs.
+Affinity of_a_new_thread(int avoided) {
     Affinity all;
+    CPU_ZERO(&all);
 #if defined(_OPENMP)
     all = places();
-    if (CPU_COUNT(&all) > 0) return all;
 #endif
-    if (sched_getaffinity(0, sizeof all, &all) != 0) CPU_ZERO(&all);
+    if (CPU_COUNT(&all) == 0 && avoided != kAnyCore && sched_getaffinity(0, sizeof all, &all) != 0) CPU_ZERO(&all);
     return all;
 }
 
 struct Start {
     void (*run)(void *);
     void *argument;
-    Affinity all;  // empty: not known
+    Affinity all;
 };
 
 void *begin(void *given) {
@@ -190,7 +191,7 @@ bool may_spin() { return spinning_is_free; }
 #if defined(__linux__)
 
 bool start_thread(void (*run)(void *), void *argument, int avoided) {
-    const Affinity all = of_a_new_thread();
+    const Affinity all = of_a_new_thread(avoided);
     Affinity first = all;
     if (avoided >= 0 && avoided < CPU_SETSIZE) CPU_CLR(avoided, &first);
     Start *start = new (std::nothrow) Start{run, argument, all};

@@ -16,8 +16,9 @@ int thread_limit();
 bool may_spin();
 
 // A detached thread that runs `run(argument)`, on the processors that the calling thread may use (or all of OpenMP's places,
-// where OpenMP has bound the calling thread to one of them). It starts on any of them but `avoided`, if that can be had.
-// False: no more threads are to be had.
+// where OpenMP has bound the calling thread to one of them). It starts on any of them but `avoided`, if that can be had;
+// with kAnyCore where the system likes. False: no more threads are to be had.
+constexpr int kAnyCore = -1;
 bool start_thread(void (*run)(void *), void *argument, int avoided);
 
 // Whether this process is a forked child.
