@@ -18,9 +18,10 @@ from tables import VERDICTS, head_of_table, row, table
 ROOT = Path(__file__).parents[1]
 DOCS, GOALS = ROOT / "docs", Path(__file__).with_name("GOALS.md")
 INTRODUCTION = """\
-Medians, written by `python benchmarks/report.py`; rounds that other programs disturbed were measured again. What stands in one table was measured in turn, in one run: compare within
-a table. Between tables the time of the same call differs by what else had its turn there. An ISA is the processor's best, or
-the one that `KLDIV_FAST_ISA` named. What this project wants of these figures, and what it has, is in `benchmarks/GOALS.md`.
+Medians, written by `python benchmarks/report.py`; rounds that other programs disturbed were measured again. What stands in
+one table was measured in turn, in one run: compare within a table. Between tables the time of the same call differs by what
+else had its turn there. An ISA is the processor's best, or the one that `KLDIV_FAST_ISA` named. What this project wants of
+these figures, and what it has, is in `benchmarks/GOALS.md`.
 """
 ABOUT_GOALS = """\
 # Goals

@@ -21,7 +21,7 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import results
-from tables import ns, row, us
+from tables import head_of_table, ns, row, us
 
 CORE = ROOT / "src" / "core"
 WIDTH = 480
@@ -43,19 +43,20 @@ def constant(name):
 
 
 def measured_calls():
-    """Every kind of call, of the best machine: seconds at 2x2 and at 512x46."""
+    """Every kind of call, of the best machine: its times at 2x2 and at 512x46."""
     best = next(iter(results.read().values()))["latency"]["data"]
-    return {call: [best[shape][call][0] for shape in ("2x2", "512x46")] for call in best["2x2"]}
+    return {call: [best[shape][call] for shape in ("2x2", "512x46")] for call in best["2x2"]}
 
 
 def calls_in_words():
     """What hot_loop.md says of them."""
     found = measured_calls()
-    call, row = found["mean"][0], found["none, out"][1] / 512
+    call, rows = found["mean"][0], found["none, out"][1]
+    one_row = [rows[0] / 512]
     return {
-        "small_call": f"{call * 1e9:.0f} ns",
-        "stacked_row": f"{row * 1e9:.0f} ns",
-        "rows_a_call": f"{call / row:.0f}",
+        "small_call": f"{ns(call)} ns",
+        "stacked_row": f"{ns(one_row)} ns",
+        "rows_a_call": f"{call[0] / one_row[0]:.0f}",
     }
 
 
@@ -266,10 +267,9 @@ def instructions():
 
 def calls():
     """Every kind of call, without what it is a multiple of."""
-    yield "| call, float32 | 2x2, ns | 512x46, us |"
-    yield "| --- | ---: | ---: |"
+    yield from head_of_table(["call, float32", "2x2, ns", "512x46, us"])
     for call, (small, large) in measured_calls().items():
-        yield row([call, ns([small]), us([large])])
+        yield row([call, ns(small), us(large)])
 
 
 def contents():
